@@ -1,0 +1,1 @@
+"""The shared vocabulary of Tandem as types: no I/O, no torch."""

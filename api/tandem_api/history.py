@@ -1,0 +1,130 @@
+"""What a run writes down: one JSON object a line of `metrics.jsonl`, told apart by `kind`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tandem_api.job.status import Direction, Phase
+from tandem_api.registry import StageSpan
+from tandem_api.resource import Resource
+
+
+class RunStarted(Resource):
+    """A master began or resumed."""
+
+    kind: Literal["runStarted"] = "runStarted"
+    """Discriminator."""
+    at: float
+    """Unix time in seconds."""
+    job: str
+    """Name of the job."""
+    iteration: int
+    """Complete iterations at that time: 0 at a fresh start."""
+    iterations: int
+    """Iterations of the recipe."""
+
+
+class MemberStage(StageSpan):
+    """One stage of one member in a switch."""
+
+    pod: str
+    """Pod of the member."""
+    role: Literal["train", "rollout"]
+    """Container of the member."""
+
+
+class SwitchRecord(Resource):
+    """One complete switch."""
+
+    kind: Literal["switch"] = "switch"
+    """Discriminator."""
+    epoch: int
+    """Number of the switch."""
+    iteration: int
+    """Iteration that the new phase belongs to."""
+    generation: int
+    """Generation that is served or trained from afterwards."""
+    direction: Direction
+    """Which way."""
+    started_at: float
+    """Unix time of the master's word, seconds."""
+    seconds: float
+    """Until the last member was ready."""
+    stages: tuple[MemberStage, ...]
+    """All stages of all members."""
+    first: bool = False
+    """The job's first switch into Infer, which also starts processes; medians leave it out."""
+
+
+class PhaseRecord(Resource):
+    """One phase, from the end of the switch into it to the start of the switch out of it."""
+
+    kind: Literal["phase"] = "phase"
+    """Discriminator."""
+    phase: Phase
+    """What the devices were for."""
+    epoch: int
+    """Epoch of the phase."""
+    iteration: int
+    """Iteration of the phase."""
+    started_at: float
+    """Unix time in seconds."""
+    seconds: float
+    """Duration."""
+
+
+class IterationRecord(Resource):
+    """One committed iteration."""
+
+    kind: Literal["iteration"] = "iteration"
+    """Discriminator."""
+    iteration: int = Field(ge=1)
+    """Number of the iteration, from 1."""
+    generation: int
+    """Generation that this iteration published."""
+    at: float
+    """Unix time of the commit, seconds."""
+    seconds: float
+    """Duration of the whole iteration."""
+    reward: float
+    """Mean reward of the trajectories that finished in it, without the length reward."""
+    response_tokens: float
+    """Mean length of their responses, tokens."""
+    finished: int
+    """Trajectories that finished."""
+    unfinished: int
+    """Trajectories carried over."""
+    trained: int
+    """Trajectories that were trained on."""
+    sampled_tokens: int
+    """Tokens sampled."""
+    tokens_per_second: float
+    """Sampled tokens over the duration of the Infer phase."""
+    max_abs_logprob_difference: float
+    """max |logprob(vLLM) - logprob(Megatron)|, nats."""
+    kl: float
+    """How far the policy moved on its own samples, nats."""
+    loss: float
+    """Mean surrogate loss over the steps."""
+    gradient_norm: float
+    """Mean gradient norm over the steps."""
+
+
+class RunEnded(Resource):
+    """A master ended."""
+
+    kind: Literal["runEnded"] = "runEnded"
+    """Discriminator."""
+    at: float
+    """Unix time in seconds."""
+    result: Literal["Completed", "Stopped", "Failed"]
+    """Completed: all iterations. Stopped: asked to. Failed: see message."""
+    message: str = ""
+    """Cause of a failure, for people."""
+
+
+Record = Annotated[
+    RunStarted | SwitchRecord | PhaseRecord | IterationRecord | RunEnded, Field(discriminator="kind")
+]
+RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+"""Parses one line."""

@@ -1,0 +1,78 @@
+"""A trajectory: one sampled response, in one or more segments of tokens, each stamped with its generation."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tandem_api.resource import Resource
+
+
+class Problem(Resource):
+    """One line of a problem set."""
+
+    id: str
+    """Identity in its set."""
+    prompt: str
+    """Text the policy is given."""
+    answer: str
+    """Ground truth."""
+    difficulty: float | None = None
+    """Label: larger is harder."""
+
+
+class TokenSegment(Resource):
+    """Tokens that one generation sampled without interruption."""
+
+    generation: int = Field(ge=0)
+    """Generation whose weights sampled them."""
+    token_ids: tuple[int, ...]
+    """Sampled tokens, the end-of-sequence token included."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each token when it was sampled, in nats."""
+
+    @model_validator(mode="after")
+    def _as_many_logprobs_as_tokens(self) -> Self:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} log-probabilities")
+        return self
+
+
+class TrajectoryState(StrEnum):
+    """Where a trajectory stands in the replay buffer."""
+
+    UNFINISHED = "Unfinished"
+    """Goes on in the next iteration."""
+    FINISHED = "Finished"
+    """Scored, and its group waits to be trained."""
+    TRAINED = "Trained"
+    """Took part in a committed iteration; never again."""
+
+
+class Trajectory(Resource):
+    """One response to one problem."""
+
+    id: str
+    """`<iteration>-<problem id>-<sample>`: unique in a job."""
+    group: str
+    """The k samples of one draw of one problem share it."""
+    problem_id: str
+    """Identity of the problem."""
+    prompt_token_ids: tuple[int, ...]
+    """The prompt in tokens."""
+    segments: tuple[TokenSegment, ...] = ()
+    """What has been sampled so far, oldest first."""
+    state: TrajectoryState = TrajectoryState.UNFINISHED
+    """Where it stands."""
+    finish_reason: str | None = None
+    """stop: ended by itself. length: cut at policy.maxLengthTokens."""
+    reward: float | None = None
+    """Sum of the weighted reward terms, without the length reward."""
+
+    @property
+    def response_token_ids(self) -> tuple[int, ...]:
+        return tuple(token for segment in self.segments for token in segment.token_ids)
+
+    @property
+    def num_response_tokens(self) -> int:
+        return sum(len(segment.token_ids) for segment in self.segments)

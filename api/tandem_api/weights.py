@@ -1,0 +1,63 @@
+"""The weight manifest: where each byte of a generation lies, in canonical coordinates.
+
+Canonical coordinates are (Hugging Face on-disk tensor name, box in the full tensor). A box is half open:
+`start[i] <= index < stop[i]` on every axis.
+"""
+
+from pydantic import Field
+
+from tandem_api.resource import Resource
+
+
+class TensorInfo(Resource):
+    """One tensor of the policy."""
+
+    name: str
+    """Hugging Face on-disk name."""
+    dtype: str
+    """torch's name of the number format: float32, bfloat16."""
+    shape: tuple[int, ...]
+    """Full shape."""
+
+
+class Layout(Resource):
+    """`weights/<g>/layout`: the tensor table of a generation. No lease. Written by the first exporter, create-only."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    tensors: tuple[TensorInfo, ...]
+    """All tensors."""
+    shards: tuple[str, ...]
+    """Expected shards as `<pod>/<index>`; the generation is complete when all are registered."""
+
+
+class Piece(Resource):
+    """One box of one tensor in a segment, contiguous in row-major order."""
+
+    tensor: str
+    """Hugging Face on-disk name."""
+    start: tuple[int, ...]
+    """First index of the box on each axis."""
+    stop: tuple[int, ...]
+    """One past the last index of the box on each axis."""
+    offset_bytes: int = Field(ge=0)
+    """Place of its first byte in the segment."""
+    num_bytes: int = Field(ge=0)
+    """Size."""
+    crc32: int = Field(ge=0)
+    """CRC-32 (ISO 3309) of its bytes."""
+
+
+class Shard(Resource):
+    """`weights/<g>/shards/<pod>/<n>`: what one rank wrote. Lease: the exporter's. Written by the exporter's shim."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    incarnation: str
+    """Incarnation of the shim that registered it."""
+    segment: str
+    """File name of the segment in the pod's shared volume."""
+    segment_bytes: int = Field(ge=0)
+    """Size of the whole segment."""
+    pieces: tuple[Piece, ...]
+    """What this rank wrote into it."""

@@ -1,0 +1,1 @@
+"""Pure functions from an RLJob to the Kubernetes objects that run it."""

@@ -1,0 +1,142 @@
+"""The pods of a job: one master, hybrid pods in which trainer and server take turns, rollout-only pods."""
+
+from pydantic import JsonValue
+
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, SERVER_PORT
+from tandem_api.job import RLJob
+from tandem_operator.plan import claims, names
+from tandem_operator.plan.claims import DeviceAccess
+from tandem_operator.plan.names import PodRole
+from tandem_operator.plan.objects import Container, ContainerPort, EnvVar, Pod, PodSpec
+from tandem_operator.plan.surroundings import Surroundings
+from tandem_operator.plan.volumes import (
+    ALWAYS_MOUNTED,
+    SHARED_MOUNT,
+    SHARED_PATH,
+    STATE_MOUNT,
+    STATE_PATH,
+    configuration_volumes,
+    environment,
+    shared_volume,
+    state_volume,
+)
+
+MASTER_IMAGE = "tandem/master:0.1"
+"""Image of the master; `spec.podTemplate` replaces it where another registry is used."""
+
+LOCKED_DOWN: dict[str, JsonValue] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of every container."""
+
+
+def pods(job: RLJob, surroundings: Surroundings) -> tuple[Pod, ...]:
+    """Return all pods of the job: the master, then hybrid pods, then rollout-only pods, each by ordinal."""
+    return (
+        _master(job, surroundings),
+        *(_hybrid(job, surroundings, name) for name in names.hybrid_pods(job)),
+        *(_rollout_only(job, surroundings, name) for name in names.rollout_pods(job)),
+    )
+
+
+def _master(job: RLJob, surroundings: Surroundings) -> Pod:
+    """Return the pod that runs the loop; it ends with the job, so it restarts on failure only."""
+    container = Container(
+        name="master",
+        image=MASTER_IMAGE,
+        command=("tandem-master",),
+        env=(*environment(surroundings), EnvVar(name="TANDEM_STATE", value=STATE_PATH)),
+        volume_mounts=(*ALWAYS_MOUNTED, STATE_MOUNT),
+        security_context=LOCKED_DOWN,
+    )
+    spec = PodSpec(
+        containers=(container,),
+        volumes=(*configuration_volumes(job), state_volume(job)),
+        restart_policy="OnFailure",
+    )
+    return _pod(job, names.master_pod(job), "master", spec)
+
+
+def _hybrid(job: RLJob, surroundings: Surroundings, name: str) -> Pod:
+    """Return a pod in which trainer and server take turns on the same devices and share one in-memory volume."""
+    trainer = _trainer(job, surroundings)
+    server = _server(job, surroundings, claims.server_access(job), job.spec.hybrid.gpus_per_pod)
+    spec = PodSpec(
+        containers=(trainer, server),
+        volumes=(*configuration_volumes(job), shared_volume(job, surroundings), state_volume(job)),
+        restart_policy="Always",
+        resource_claims=claims.pod_claims(job, "hybrid"),
+    )
+    return _pod(job, name, "hybrid", spec)
+
+
+def _rollout_only(job: RLJob, surroundings: Surroundings, name: str) -> Pod:
+    """Return a pod that only serves and may join and leave while the job runs."""
+    num_devices = job.spec.rollout.elastic.gpus_per_pod
+    spec = PodSpec(
+        containers=(_server(job, surroundings, claims.elastic_access(job), num_devices),),
+        volumes=(*configuration_volumes(job), shared_volume(job, surroundings)),
+        restart_policy="Always",
+        resource_claims=claims.pod_claims(job, "rollout"),
+    )
+    return _pod(job, name, "rollout", spec)
+
+
+def _pod(job: RLJob, name: str, role: PodRole, spec: PodSpec) -> Pod:
+    """Return the pod under its name, which is also its name in DNS below the job's Service."""
+    named = spec.model_copy(update={"hostname": name, "subdomain": names.service(job)})
+    return Pod(metadata=names.metadata(job, name, role), spec=named)
+
+
+def _trainer(job: RLJob, surroundings: Surroundings) -> Container:
+    """Return the container of the trainer's engine."""
+    access = claims.trainer_access(job)
+    return Container(
+        name="trainer",
+        image=job.spec.trainer.image,
+        command=("tandem-engine",),
+        args=("--role", "train"),
+        env=(
+            *environment(surroundings),
+            EnvVar(name="TANDEM_SHARED", value=SHARED_PATH),
+            EnvVar(name="TANDEM_STATE", value=STATE_PATH),
+            *access.env,
+        ),
+        ports=(ContainerPort(name="engine", container_port=ENGINE_PORT_TRAIN),),
+        volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT, STATE_MOUNT),
+        resources=access.resources,
+        security_context=_engine_security_context(job),
+    )
+
+
+def _server(job: RLJob, surroundings: Surroundings, access: DeviceAccess, num_devices: int) -> Container:
+    """Return the container of the servers' engine, for a pod with `num_devices` devices."""
+    return Container(
+        name="rollout",
+        image=job.spec.rollout.image,
+        command=("tandem-engine",),
+        args=("--role", "rollout"),
+        env=(*environment(surroundings), EnvVar(name="TANDEM_SHARED", value=SHARED_PATH), *access.env),
+        ports=(ContainerPort(name="engine", container_port=ENGINE_PORT_ROLLOUT), *_server_ports(job, num_devices)),
+        volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT),
+        resources=access.resources,
+        security_context=_engine_security_context(job),
+    )
+
+
+def _server_ports(job: RLJob, num_devices: int) -> tuple[ContainerPort, ...]:
+    """Return one port a server: `server`, then `server-1`, `server-2`, … since names are unique in a container."""
+    num_servers = num_devices // job.spec.rollout.parallelism.tensor
+    return tuple(
+        ContainerPort(name="server" if index == 0 else f"server-{index}", container_port=SERVER_PORT + index)
+        for index in range(num_servers)
+    )
+
+
+def _engine_security_context(job: RLJob) -> dict[str, JsonValue]:
+    """Return the privileges of an engine: the least, and with RDMA locked memory, which registering it needs."""
+    if job.spec.hybrid.rdma is None:
+        return LOCKED_DOWN
+    return {**LOCKED_DOWN, "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
