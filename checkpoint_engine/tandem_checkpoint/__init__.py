@@ -1,0 +1,1 @@
+"""The engine around Megatron and vLLM: process lifecycle, phase switch, weight segments, HTTP API."""

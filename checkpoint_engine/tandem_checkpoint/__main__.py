@@ -1,0 +1,103 @@
+"""tandem-engine: PID 1 of a trainer's or a server's container."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from contextlib import suppress
+from typing import cast
+
+import click
+
+from tandem_api.registry import Role
+from tandem_checkpoint.gpu_token import GpuToken
+from tandem_checkpoint.http import build_app, serve
+from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.parent import PARENT_VARIABLE, adopt_orphans, die_with_parent
+from tandem_checkpoint.registry.errors import RegistryError
+from tandem_checkpoint.registry.etcd import connect
+from tandem_checkpoint.registry.mirror import mirrored
+from tandem_checkpoint.segments.store import SegmentError
+from tandem_checkpoint.settings import Settings, SettingsError
+from tandem_checkpoint.switch.member import LEASE_SECONDS, Member
+from tandem_checkpoint.switch.rollout import RolloutSide
+from tandem_checkpoint.switch.side import Surroundings
+from tandem_checkpoint.switch.train import TrainSide
+
+logger = logging.getLogger("tandem_checkpoint")
+
+TOKEN_FILE = "gpu.token"
+KNOWN_ERRORS = (RegistryError, ChildGone, SegmentError, SettingsError, TimeoutError)
+"""What ends an engine without being a bug of ours: the container is started again."""
+
+
+@click.command()
+@click.option("--role", type=click.Choice(["train", "rollout"]), required=True, help="Which container this is.")
+def main(role: str) -> None:
+    """Run the engine of one container until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    if PARENT_VARIABLE in os.environ:
+        die_with_parent(signal.SIGTERM)
+    adopt_orphans()
+    sys.exit(asyncio.run(_supervised(cast(Role, role))))
+
+
+async def _supervised(role: Role) -> int:
+    """Run until SIGTERM (0) or until something that cannot be mended here (1)."""
+    running = asyncio.create_task(_run(role), name="engine")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        logger.info("stopped")
+        return 0
+    except KNOWN_ERRORS as error:
+        logger.error("%s", error)  # noqa: TRY400 - the cause is one line
+        return 1
+    except BaseExceptionGroup as group:
+        known, unknown = group.split(KNOWN_ERRORS)
+        for error in _leaves(known):
+            logger.error("%s", error)  # noqa: TRY400 - the cause is one line
+        if unknown is not None:
+            raise unknown from None
+        return 1
+    return 0
+
+
+async def _run(role: Role) -> None:
+    settings = Settings.from_environment()
+    token = GpuToken(settings.shared / TOKEN_FILE)
+    incarnation = secrets.token_hex(8)
+    async with (
+        connect(settings.etcd) as registry,
+        mirrored(registry, settings.keys.prefix) as mirror,
+        registry.lease(LEASE_SECONDS) as lease,
+    ):
+        around = Surroundings(settings, registry, mirror, lease.id, incarnation)
+        trainer = TrainSide(around, token) if role == "train" else None
+        side = trainer or RolloutSide(around, token)
+        member = Member(side, around)
+        record = side.record()
+        app = build_app(settings.token, lambda: member.status, trainer)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(serve(app, settings.address, record.port), name="http")
+                tasks.create_task(member.run(lease), name="member")
+        finally:
+            with suppress(ProcessLookupError):
+                await asyncio.shield(side.close())
+
+
+def _leaves(group: BaseExceptionGroup[BaseException] | None) -> list[BaseException]:
+    """Return the errors themselves, out of however many task groups they went through."""
+    found: list[BaseException] = []
+    for error in group.exceptions if group else ():
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+if __name__ == "__main__":
+    main()

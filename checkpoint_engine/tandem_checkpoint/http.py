@@ -1,0 +1,99 @@
+"""The engine's HTTP API. Everything but the health checks wants the job's bearer token."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import JSONResponse
+
+from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
+from tandem_api.registry import MemberState, MemberStatus
+from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.ranks import CommandRefused
+from tandem_checkpoint.switch.train import TrainSide, WrongPhase
+
+STATUS_OF = {WrongPhase: 409, CommandRefused: 422, ChildGone: 503}
+"""HTTP status of each error that a request can meet."""
+
+
+class Unauthorized(Exception):
+    """The request has no token, or another job's."""
+
+
+def build_app(token: str, status: Callable[[], MemberStatus], trainer: TrainSide | None) -> FastAPI:
+    """Return the API of one member; a trainer also trains and saves."""
+    app = FastAPI(title="tandem-engine", version="1")
+    for error in (*STATUS_OF, Unauthorized):
+        app.add_exception_handler(error, _problem)
+
+    @app.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """Alive: the event loop answers."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def ready() -> JSONResponse:
+        """Ready: registered and started."""
+        state = status().state
+        usable = state not in (MemberState.STARTING, MemberState.FAILED)
+        return JSONResponse({"state": state}, status_code=200 if usable else 503)
+
+    guard = [Depends(_bearer(token))]
+
+    @app.get("/v1/status", dependencies=guard)
+    async def member_status() -> MemberStatus:
+        """What this member last reported to the registry."""
+        return status()
+
+    if trainer is not None:
+        _add_trainer(app, guard, trainer)
+    return app
+
+
+def _add_trainer(app: FastAPI, guard: list[object], trainer: TrainSide) -> None:
+    @app.post("/v1/train", dependencies=guard)  # type: ignore[arg-type]
+    async def train(request: TrainRequest) -> TrainResponse:
+        """Train one batch. 409: another epoch. 422: trainer and server disagree about the weights."""
+        return await trainer.train(request)
+
+    @app.post("/v1/save", dependencies=guard)  # type: ignore[arg-type]
+    async def save(request: SaveRequest) -> SaveResponse:
+        """Write the current weights as a Hugging Face folder."""
+        return await trainer.save(request)
+
+
+def _bearer(token: str) -> Callable[[str], Awaitable[None]]:
+    async def check(authorization: Annotated[str, Header()] = "") -> None:
+        if not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise Unauthorized("send the job's token as a bearer token; it is in the Secret of the job")
+
+    return check
+
+
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    """Answer with a structured error (RFC 9457)."""
+    status = STATUS_OF.get(type(error), 401)
+    details = ProblemDetails(title=type(error).__name__, status=status, detail=str(error))
+    return JSONResponse(
+        details.model_dump(mode="json"), status_code=status, media_type="application/problem+json"
+    )
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without signal handlers: the engine handles its signals itself."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(app: FastAPI, host: str, port: int) -> None:
+    """Answer requests until cancelled."""
+    server = QuietServer(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off"))
+    await server.serve()
+
+
+

@@ -1,0 +1,1 @@
+"""The registry: etcd behind six verbs, leases, and fencing by transaction."""

@@ -1,0 +1,1 @@
+"""Weight segments: shared-memory files that one container writes and the other binds."""

@@ -1,0 +1,54 @@
+"""What an engine is told by its container: environment variables, parsed once."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tandem_api.engine import JobConfig
+from tandem_api.registry import Keys
+
+
+class SettingsError(Exception):
+    """The container was set up wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The contract between the planner's containers and the engine."""
+
+    config: JobConfig
+    token: str
+    etcd: tuple[str, ...]
+    pod: str
+    address: str
+    shared: Path
+    """Folder that both containers of the pod see, in memory."""
+    state: Path | None
+    """Durable folder of the job: trainers only."""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.config.namespace, self.config.name)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment; raise SettingsError naming the variable that is missing or the file that is wrong."""
+        config = Path(_variable("TANDEM_CONFIG"))
+        state = os.environ.get("TANDEM_STATE")
+        return cls(
+            config=JobConfig.model_validate_json(config.read_text()),
+            token=Path(_variable("TANDEM_TOKEN_FILE")).read_text().strip(),
+            etcd=tuple(_variable("TANDEM_ETCD").split(",")),
+            pod=_variable("POD_NAME"),
+            address=_variable("POD_IP"),
+            shared=Path(_variable("TANDEM_SHARED")),
+            state=Path(state) if state else None,
+        )
+
+
+def _variable(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise SettingsError(f"{name}: is not set; start the engine by the planner's pods") from None

@@ -1,0 +1,1 @@
+"""The phase switch: what a member does when the master's word changes."""

@@ -1,0 +1,160 @@
+"""The server's side: bind what the trainer exported and answer; abort, stop and give the devices back."""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, SERVER_PORT
+from tandem_api.registry import Desired, MemberRecord, MemberState, Role
+from tandem_api.weights import Layout, Shard
+from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.gpu_token import GpuToken
+from tandem_checkpoint.process.environment import child_variables
+from tandem_checkpoint.process.zygote import Zygote
+from tandem_checkpoint.registry.mirror import Mirror
+from tandem_checkpoint.segments.layout import segment_layout
+from tandem_checkpoint.segments.manifest import manifest_of
+from tandem_checkpoint.switch.side import Outcome, Surroundings
+from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.switch.strategies.restart import Restart
+
+logger = logging.getLogger(__name__)
+
+ZYGOTE_SECONDS = 300.0
+"""Time for the zygote's imports on a busy machine."""
+ZYGOTE_PROGRAM = "tandem_sidecars.vllm"
+
+
+class RolloutSide:
+    """See Side."""
+
+    def __init__(self, around: Surroundings, token: GpuToken) -> None:
+        self._around = around
+        self._token = token
+        self._strategy: Restart | None = None
+        spec = around.settings.config.spec
+        self._layout = segment_layout(read_policy_config(Path(spec.policy.model.path)), spec.policy.dtype.value.lower())
+
+    @property
+    def role(self) -> Role:
+        return "rollout"
+
+    def record(self) -> MemberRecord:
+        settings = self._around.settings
+        return MemberRecord(
+            incarnation=self._around.incarnation,
+            role="rollout",
+            address=settings.address,
+            port=ENGINE_PORT_ROLLOUT,
+            servers=tuple(f"http://{settings.address}:{port}" for port in self._ports()),
+        )
+
+    async def start(self) -> Outcome:
+        settings = self._around.settings
+        zygote = await Zygote.start(
+            [sys.executable, "-m", ZYGOTE_PROGRAM, "--device", settings.config.device],
+            child_variables(settings) | {"VLLM_API_KEY": settings.token},
+            inherit=(self._token.descriptor,),
+            deadline_seconds=ZYGOTE_SECONDS,
+        )
+        self._strategy = Restart(zygote, [self._command(port) for port in self._ports()])
+        return Outcome(MemberState.IDLE, None)
+
+    async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
+        """Prepare the servers while the trainer exports; once it has let go and all is published, serve."""
+        strategy = self._servers
+        try:
+            await strategy.prepare()
+            await self._around.mirror.wait(lambda mirror: self._published(mirror, desired.generation))
+            manifest = self._write_manifest(desired.generation)
+            await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
+            await strategy.serve(manifest, stopwatch)
+        except BaseException:
+            await strategy.stop()
+            self._token.release()
+            raise
+        return Outcome(MemberState.SERVING, desired.generation)
+
+    async def to_train(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
+        with stopwatch.stage("abort"):
+            await self._servers.abort()
+        with stopwatch.stage("stop"):
+            await self._servers.stop()
+            self._token.release()
+        return Outcome(MemberState.IDLE, None, device_bytes=0)
+
+    async def first_end(self) -> str:
+        return await self._servers.first_end()
+
+    async def close(self) -> None:
+        if self._strategy is not None:
+            await self._strategy.close()
+        self._token.release()
+
+    @property
+    def _servers(self) -> Restart:
+        assert self._strategy is not None
+        return self._strategy
+
+    def _ports(self) -> range:
+        spec = self._around.settings.config.spec
+        return range(SERVER_PORT, SERVER_PORT + spec.hybrid.gpus_per_pod // spec.rollout.parallelism.tensor)
+
+    def _published(self, mirror: Mirror, generation: int) -> bool | None:
+        """Tell (True) that a generation is published and that this pod's own shards are registered."""
+        settings = self._around.settings
+        if mirror.values.get(settings.keys.published) != str(generation):
+            return None
+        raw = mirror.values.get(settings.keys.layout(generation))
+        if raw is None:
+            return None
+        wanted = [name for name in Layout.model_validate_json(raw).shards if name.startswith(f"{settings.pod}/")]
+        shards = mirror.under(settings.keys.shards(generation))
+        return True if all(f"{settings.keys.shards(generation)}{name}" in shards for name in wanted) else None
+
+    def _write_manifest(self, generation: int) -> Path:
+        settings = self._around.settings
+        own = self._around.mirror.under(f"{settings.keys.shards(generation)}{settings.pod}/")
+        shards = [Shard.model_validate_json(raw) for raw in own.values()]
+        manifest = manifest_of(self._layout, shards, str(settings.shared / shards[0].segment))
+        path = settings.shared / f"manifest-{generation}.json"
+        path.write_text(manifest.model_dump_json())
+        for old in settings.shared.glob("manifest-*.json"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        return path
+
+    def _command(self, port: int) -> Sequence[str]:
+        """Return vLLM's command line: ours first, so that the user's own arguments win."""
+        settings = self._around.settings
+        spec = settings.config.spec
+        arguments = [
+            *("--model", spec.policy.model.path, "--served-model-name", "policy"),
+            *("--load-format", "tandem_segment", "--dtype", spec.policy.dtype.value.lower()),
+            *("--max-model-len", str(self._max_model_length())),
+            *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
+            *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),
+        ]
+        if settings.config.device == "cpu":
+            arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
+        return (*arguments, "--host", settings.address, "--port", str(port))
+
+    def _max_model_length(self) -> int:
+        spec = self._around.settings.config.spec
+        policy = read_policy_config(Path(spec.policy.model.path))
+        return min(spec.policy.max_length_tokens, policy.max_positions)
+
+
+def engine_argument(name: str, value: JsonValue) -> list[str]:
+    """Return one of vLLM's engine arguments as command-line words; true is a flag, false its negation."""
+    option = "--" + name.replace("_", "-")
+    if value is True:
+        return [option]
+    if value is False:
+        return ["--no-" + name.replace("_", "-")]
+    return [option, value if isinstance(value, str) else json.dumps(value)]

@@ -1,0 +1,1 @@
+"""The programs inside the engine: the Megatron trainer and the vLLM server."""

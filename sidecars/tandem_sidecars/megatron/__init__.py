@@ -1,0 +1,1 @@
+"""The trainer program: Megatron-Core behind one device seam."""

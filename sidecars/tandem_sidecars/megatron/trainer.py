@@ -1,0 +1,174 @@
+"""One rank: the model, its optimizer, and the passes over it. Megatron-Core's schedule runs every pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+
+from tandem_api.engine import Sample, StepMetrics
+from tandem_api.job.recipe import ObjectiveSpec
+from tandem_checkpoint.process.commands import Refused, Train, Trained
+from tandem_sidecars.megatron.batches import MicroBatch, idle_micro_batch, make_micro_batches
+from tandem_sidecars.megatron.objective import mirror_descent_loss
+from tandem_sidecars.megatron.offload import reset
+
+
+@dataclass(frozen=True, slots=True)
+class PassRule:
+    """Numbers of every pass."""
+
+    objective: ObjectiveSpec
+    temperature: float
+    micro_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Referenced:
+    """A micro-batch with the log-probability of each of its responses under the reference policy, float [B]."""
+
+    batch: MicroBatch
+    reference_B: torch.Tensor
+
+
+class Trainer:
+    """Trains one batch after another."""
+
+    def __init__(
+        self, model: DistributedDataParallel, optimizer: MegatronOptimizer, rule: PassRule, device: torch.device
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._rule = rule
+        self._device = device
+        model.config.finalize_model_grads_func = finalize_model_grads
+
+    def train(self, command: Train) -> Trained | Refused:
+        """Compare with the server, then take the steps; refuse, with nothing changed, when the two disagree."""
+        if self._rule.objective.reset_optimizer:
+            reset(self._optimizer)
+        steps = [self._reference(samples) for samples in command.steps]
+        difference = self._largest(max((gap for _, gap in steps), default=0.0))
+        if not difference <= command.max_logprob_difference:
+            return Refused(
+                reason=f"the log-probabilities of server and trainer differ by {difference:.3g} nats (limit "
+                f"{command.max_logprob_difference:.3g}): the server does not hold the trainer's weights; nothing was "
+                "trained. Look for a broken hand-over, or raise spec.switch.maxLogprobDifference"
+            )
+        metrics, kl = [], 0.0
+        for (step, _), num_samples in zip(steps, command.samples_per_step, strict=True):
+            step_metrics, kl = self._step(step, num_samples)
+            metrics.append(step_metrics)
+        num_tokens = sum(item.batch.num_tokens for step, _ in steps for item in step)
+        return Trained(
+            max_abs_logprob_difference=difference,
+            kl=kl,
+            steps=tuple(metrics),
+            num_tokens=int(self._total(float(num_tokens))),
+        )
+
+    def forget(self) -> None:
+        """Drop the optimizer's moments: the next iteration starts without them anyway."""
+        reset(self._optimizer)
+
+    def _reference(self, samples: Sequence[Sample]) -> tuple[list[Referenced], float]:
+        """Return the micro-batches with their reference log-probabilities, and the largest gap to the server's."""
+        batches = make_micro_batches(samples, self._rule.micro_batch_tokens, self._device)
+        batches = batches or [idle_micro_batch(self._device)]
+        outputs = self._run(batches, forward_only=True, finish=_keep)
+        gaps = [_gap(batch, logprob_BS) for batch, logprob_BS in zip(batches, outputs, strict=True)]
+        references = [
+            Referenced(batch, (logprob_BS * batch.mask_BS).sum(1))
+            for batch, logprob_BS in zip(batches, outputs, strict=True)
+        ]
+        return references, max(gaps)
+
+    def _step(self, step: Sequence[Referenced], num_samples: int) -> tuple[StepMetrics, float]:
+        """Take one optimizer step; return its metrics and how far the policy has moved on its samples."""
+        self._model.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        finish = partial(
+            _surrogate,
+            tau=self._rule.objective.tau,
+            num_samples=num_samples,
+            scale=len(step) * parallel_state.get_data_parallel_world_size(),
+        )
+        outputs = self._run(step, forward_only=False, finish=finish)
+        _, gradient_norm, _ = self._optimizer.step()
+        loss = self._total(sum(float(output[0]) for output in outputs))
+        moved = self._total(sum(float(output[1]) for output in outputs))
+        return StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0)), moved / max(1, num_samples)
+
+    def _run(self, items, forward_only, finish):  # type: ignore[no-untyped-def]
+        """Pass all items through Megatron's schedule; return what `finish` kept of each."""
+        schedule = get_forward_backward_func()
+        widest = max(_batch_of(item).token_ids_BS.shape[1] for item in items)
+        return schedule(
+            forward_step_func=partial(_forward, finish=finish, temperature=self._rule.temperature),
+            data_iterator=iter(items),
+            model=[self._model],
+            num_microbatches=len(items),
+            seq_length=widest,
+            micro_batch_size=1,
+            forward_only=forward_only,
+        )
+
+    def _largest(self, value: float) -> float:
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def _total(self, value: float) -> float:
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def _reduce(self, value: float, operation: dist.ReduceOp.RedOpType) -> float:
+        tensor = torch.tensor([value], dtype=torch.float64, device=self._device)
+        dist.all_reduce(tensor, op=operation, group=parallel_state.get_data_parallel_group())
+        return float(tensor.item())
+
+
+def _batch_of(item: MicroBatch | Referenced) -> MicroBatch:
+    return item.batch if isinstance(item, Referenced) else item
+
+
+def _forward(iterator, model, finish, temperature):  # type: ignore[no-untyped-def]
+    """One forward pass in the shape that Megatron's schedule calls: output, and the function that makes a loss of it."""
+    item: MicroBatch | Referenced = next(iterator)
+    batch = _batch_of(item)
+    length = batch.token_ids_BS.shape[1]
+    positions = torch.arange(length, device=batch.token_ids_BS.device).expand_as(batch.token_ids_BS)
+    later = torch.ones(1, 1, length, length, dtype=torch.bool, device=batch.token_ids_BS.device).triu(1)
+    logits_BSV = model(batch.token_ids_BS, positions, later)
+    nll_SB = vocab_parallel_cross_entropy(
+        (logits_BSV.float() / temperature).transpose(0, 1).contiguous(), batch.labels_BS.transpose(0, 1).contiguous()
+    )
+    return -nll_SB.transpose(0, 1), partial(finish, item)
+
+
+def _keep(item, logprob_BS):  # type: ignore[no-untyped-def]
+    """Keep the log-probabilities of a forward-only pass, float32 [B, S]."""
+    return logprob_BS.new_zeros(()), logprob_BS.detach()
+
+
+def _surrogate(item, logprob_BS, tau, num_samples, scale):  # type: ignore[no-untyped-def]
+    """Return the loss of one micro-batch, times what Megatron divides by: micro-batches and data-parallel ranks."""
+    batch = item.batch
+    logprob_B = (logprob_BS * batch.mask_BS).sum(1)
+    loss = mirror_descent_loss(logprob_B, item.reference_B, batch.advantage_B, tau, num_samples)
+    moved = (item.reference_B - logprob_B.detach()).sum()
+    return loss * scale, (loss.detach(), moved)
+
+
+def _gap(batch: MicroBatch, logprob_BS: torch.Tensor) -> float:
+    """Return the largest distance between the server's and the trainer's log-probability of a sampled token.
+
+    A NaN on either side is the largest of all distances.
+    """
+    gap_BS = ((logprob_BS - batch.sampled_BS) * batch.mask_BS).abs()
+    return float(torch.nan_to_num(gap_BS, nan=float("inf")).max())
+
+
