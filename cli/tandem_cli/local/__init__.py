@@ -1,0 +1,1 @@
+"""One machine as a node: the planner's pods as processes."""
