@@ -1,0 +1,102 @@
+"""What can be known to fail before anything is started: the policy's folder, the data, what this machine can run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tandem_api.job import RLJob, RLJobSpec
+from tandem_api.job.pods import GpuSharing
+from tandem_api.job.policy import Dtype
+from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
+from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
+from tandem_checkpoint.segments.layout import segment_layout
+from tandem_master.data.catalogue import Catalogue, load_catalogue
+from tandem_master.errors import DataError
+from tandem_cli.errors import UserError
+
+CPU_HEAD_MULTIPLE = 32
+"""vLLM's CPU attention takes head dimensions that are multiples of this."""
+GPU_CONTROL = Path("/dev/nvidiactl")
+
+
+def check_job(job: RLJob) -> None:
+    """Raise UserError with one line for every problem that can be found without starting anything."""
+    problems = [*_policy_problems(job.spec), *_placement_problems(job.spec)]
+    if not problems:
+        problems = [*_data_problems(job.spec)]
+    if problems:
+        raise UserError(*problems)
+
+
+def segment_bytes(job: RLJob) -> int:
+    """Return the size of one weight segment of a pod."""
+    config = read_policy_config(Path(job.spec.policy.model.path))
+    return segment_layout(config, job.spec.policy.dtype.value.lower()).num_bytes
+
+
+def _policy_problems(spec: RLJobSpec) -> Iterator[str]:
+    field = "spec.policy.model.path"
+    folder = Path(spec.policy.model.path)
+    try:
+        config = read_policy_config(folder)
+        architecture_of(config.architecture)
+    except PolicyFolderError as error:
+        yield f"{field}: {error}"
+        return
+    except UnsupportedArchitecture as error:
+        yield f"{field}: the architecture {error}"
+        return
+    if not (folder / "tokenizer.json").is_file():
+        yield f"{field}: {folder}/tokenizer.json is missing; save the tokenizer beside the policy"
+    if not list(folder.glob("*.safetensors")):
+        yield f"{field}: {folder} holds no .safetensors file; save the policy with save_pretrained"
+    if spec.hybrid.gpu.sharing is GpuSharing.NONE:
+        yield from _cpu_problems(spec, config)
+
+
+def _cpu_problems(spec: RLJobSpec, config: PolicyConfig) -> Iterator[str]:
+    if spec.policy.dtype is not Dtype.FLOAT32:
+        yield f"spec.policy.dtype: {spec.policy.dtype} does not run on a CPU; use Float32"
+    if config.head_dim % CPU_HEAD_MULTIPLE:
+        yield (
+            f"spec.policy.model.path: the head dimension is {config.head_dim}, vLLM on a CPU wants a multiple of "
+            f"{CPU_HEAD_MULTIPLE}; use another policy or a GPU"
+        )
+
+
+def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
+    if spec.hybrid.gpu.sharing is not GpuSharing.NONE and not GPU_CONTROL.exists():
+        yield "spec.hybrid.gpu.sharing: this machine has no NVIDIA GPU; use None to run on its CPU"
+    if spec.rollout.elastic.replicas:
+        yield (
+            f"spec.rollout.elastic.replicas: is {spec.rollout.elastic.replicas}, but rollout-only pods get their weights "
+            "from peers, which this release does not transfer; use 0"
+        )
+    if not spec.recipe.partial_rollout.exclude_old_segments:
+        yield (
+            "spec.recipe.partialRollout.excludeOldSegments: is false, but this release trains on segments of the current "
+            "generation only; use true"
+        )
+
+
+def _data_problems(spec: RLJobSpec) -> Iterator[str]:
+    try:
+        catalogue = load_catalogue(spec.policy, spec.data)
+    except DataError as error:
+        yield str(error)
+        return
+    yield from _budget_problems(spec, catalogue)
+
+
+def _budget_problems(spec: RLJobSpec, catalogue: Catalogue) -> Iterator[str]:
+    longest, prompt = max((len(tokens), name) for name, tokens in catalogue.prompt_token_ids.items())
+    budget = spec.recipe.partial_rollout.token_budget
+    if budget < longest:
+        yield (
+            f"spec.recipe.partialRollout.tokenBudget: {budget} is less than the longest prompt ({longest} tokens, problem "
+            f"{prompt}); use {longest} or more"
+        )
+    if len(catalogue.problems) < spec.recipe.problems_per_iteration:
+        yield (
+            f"spec.recipe.problemsPerIteration: is {spec.recipe.problems_per_iteration}, but spec.data.train holds only "
+            f"{len(catalogue.problems)} problems; use {len(catalogue.problems)} or fewer"
+        )

@@ -1,0 +1,93 @@
+"""The run folder: state, logs and results of one job on this machine, used by one command at a time."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from tandem_cli.errors import MachineError, UserError
+from tandem_cli.report.history import HistoryError, read_history
+
+MARKER = ".tandem-run.json"
+"""File that says: this folder was made by `tandem up` and may be emptied by --fresh."""
+HISTORY = "metrics.jsonl"
+
+
+class Start(StrEnum):
+    """What to do with a folder that holds a run."""
+
+    REFUSE = "refuse"
+    RESUME = "resume"
+    FRESH = "fresh"
+
+
+@contextmanager
+def run_folder(path: Path, job: str, start: Start) -> Iterator[Path]:
+    """Open the folder for this command alone.
+
+    UserError: another command uses it, or it holds a run and `start` does not say what to do with it.
+    MachineError: it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _check_kind(path)
+        descriptor = os.open(path / MARKER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written ({error.strerror}); choose another with --run-dir") from None
+    try:
+        _lock(descriptor, path, job)
+        _prepare(path, start)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"job": job, "pid": os.getpid()}).encode())
+        yield path
+    finally:
+        os.close(descriptor)
+
+
+def _check_kind(path: Path) -> None:
+    if not (path / MARKER).exists() and any(path.iterdir()):
+        raise UserError(f"{path}: holds other files; choose an empty or a new folder with --run-dir")
+
+
+def _lock(descriptor: int, path: Path, job: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"metadata.name: {job} is running already in {path}; stop that run, or choose another folder with --run-dir"
+        ) from None
+
+
+def _prepare(path: Path, start: Start) -> None:
+    if not (path / HISTORY).exists():
+        if start is Start.RESUME:
+            raise UserError(f"--resume: {path} holds no run; leave the option out")
+        return
+    if start is Start.REFUSE:
+        raise UserError(f"{path}: holds {_describe(path)}; add --resume to go on, or --fresh to delete it and start over")
+    if start is Start.FRESH:
+        _empty(path)
+
+
+def _describe(path: Path) -> str:
+    try:
+        history = read_history(path / HISTORY)
+    except HistoryError:
+        return "an unreadable run"
+    done = history.iterations[-1].iteration if history.iterations else 0
+    finished = history.ended is not None and history.ended.result == "Completed"
+    return f"a{' finished' if finished else 'n interrupted'} run ({done} iterations)"
+
+
+def _empty(path: Path) -> None:
+    for item in path.iterdir():
+        if item.name == MARKER:
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()

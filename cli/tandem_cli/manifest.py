@@ -1,0 +1,37 @@
+"""Reading an RLJob file: parsed, with its paths made absolute."""
+
+from pathlib import Path
+
+import yaml
+
+from tandem_api.job import RLJob
+from tandem_api.job.policy import DataSpec, ModelSource, PolicySpec
+from tandem_api.problems import InvalidJob, parse_job
+from tandem_cli.errors import UserError
+
+
+def read_job(path: Path) -> RLJob:
+    """Return the job of a file; raise UserError with one line a mistake."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the RLJob's file with -f") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct its syntax") from None
+    try:
+        return resolve_paths(parse_job(document), path.resolve().parent)
+    except InvalidJob as error:
+        raise UserError(*error.problems) from None
+
+
+def resolve_paths(job: RLJob, folder: Path) -> RLJob:
+    """Return the job with relative paths taken from `folder`: its processes run elsewhere."""
+    spec = job.spec
+    policy: PolicySpec = spec.policy.model_copy(
+        update={"model": ModelSource(path=str((folder / spec.policy.model.path).resolve()))}
+    )
+    train = tuple(
+        item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.train
+    )
+    data: DataSpec = spec.data.model_copy(update={"train": train})
+    return job.model_copy(update={"spec": spec.model_copy(update={"policy": policy, "data": data})})
