@@ -6,6 +6,8 @@ import os
 import sys
 import warnings
 
+from tandem_sidecars.vllm import modules
+
 logger = logging.getLogger(__name__)
 
 CPU_ENVIRONMENT = {
@@ -13,32 +15,7 @@ CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-"""Compilation costs more than it gives for small models, threads must not be pinned twice, and one process is enough:
-https://docs.vllm.ai/en/latest/getting_started/installation/cpu/ names the variables."""
-MODULES = (
-    "uvicorn",
-    "uvloop",
-    "vllm.entrypoints.launchers.api_server.entry",
-    "vllm.entrypoints.launchers.cli_args",
-    "vllm.entrypoints.generate.api_router",
-    "vllm.entrypoints.openai.api_server",
-    "vllm.entrypoints.rl.factories",
-    "vllm.model_executor.models.qwen2",
-    "vllm.model_executor.models.registry",
-    "vllm.renderers",
-    "vllm.tokenizers",
-    "vllm.v1.engine.async_llm",
-    "vllm.v1.engine.coordinator",
-    "vllm.v1.engine.core",
-    "vllm.v1.engine.utils",
-    "vllm.v1.executor.multiproc_executor",
-    "vllm.v1.executor.uniproc_executor",
-    "vllm.v1.structured_output",
-    "transformers.models.qwen2.configuration_qwen2",
-)
-"""What a server imports while it starts, measured as the difference of sys.modules over a start."""
-CPU_MODULES = ("vllm.v1.attention.backends.cpu_attn", "vllm.v1.worker.cpu_model_runner", "vllm.v1.worker.cpu_worker")
-CUDA_MODULES = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu_worker")
+"""Compilation costs more than it gives for small models, threads must not be pinned twice, one process is enough."""
 
 
 def prepare_environment(device: str) -> None:
@@ -51,22 +28,22 @@ def prepare_environment(device: str) -> None:
 
 
 def preload(device: str) -> None:
-    """Import all that a server needs without touching a device, and have vLLM fork what it would spawn."""
+    """Do all that a server's start has in common with every other's, without touching a device."""
     warnings.filterwarnings("ignore")
-    for name in (*MODULES, *(CPU_MODULES if device == "cpu" else CUDA_MODULES)):
+    for name in (*modules.COMMON, *(modules.CPU if device == "cpu" else modules.CUDA)):
         try:
             importlib.import_module(name)
         except ImportError as error:
             logger.warning("%s is not preloaded, each server imports it anew: %s", name, error)
     import tandem_sidecars.vllm.loader
     import tandem_sidecars.vllm.server  # noqa: F401 - registers the loader
-    import vllm._custom_ops
 
-    if device == "cpu":
-        # oneDNN would repack each linear weight and drop the original: bound weights must stay what they are.
-        vllm._custom_ops._supports_onednn = False
     _register_model_classes()
+    _configure_logging()
     _fork_workers()
+    if device == "cpu":
+        _keep_plain_weights()
+        _override_kernels_once()
 
 
 def _register_model_classes() -> None:
@@ -75,6 +52,29 @@ def _register_model_classes() -> None:
     from vllm.model_executor.models.registry import ModelRegistry
 
     ModelRegistry.register_model("Qwen2ForCausalLM", Qwen2ForCausalLM)
+
+
+def _configure_logging() -> None:
+    """Configure vLLM's loggers here: a server then finds them configured and leaves them alone."""
+    from vllm.config.logging import LoggingConfig
+    from vllm.logger import configure_logging_if_needed
+
+    configure_logging_if_needed(LoggingConfig())
+
+
+def _keep_plain_weights() -> None:
+    """Turn oneDNN's prepacking off: it would repack each linear weight and drop the bound original."""
+    import vllm._custom_ops
+
+    vllm._custom_ops._supports_onednn = False
+
+
+def _override_kernels_once() -> None:
+    """Put vLLM's CPU kernels in place of the Triton ones here; each engine would search all modules for them again."""
+    from vllm.platforms import current_platform
+
+    current_platform.register_triton_kernel_overrides()
+    type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
 
 
 def _fork_workers() -> None:
