@@ -1,0 +1,1 @@
+"""The replay buffer: what must survive the death of the master."""

@@ -1,0 +1,50 @@
+"""Tables of the replay buffer.
+
+Whatever a rollback must undo carries the iteration or the generation that made it: undoing is deleting by number.
+"""
+
+VERSION = 1
+"""PRAGMA user_version of a file that this module reads."""
+
+TABLES = """
+CREATE TABLE draws (
+    iteration   INTEGER PRIMARY KEY,
+    problem_ids TEXT NOT NULL,              -- JSON list: what the iteration samples, written before it asks
+    positions   TEXT NOT NULL               -- JSON object: problem set -> problems drawn from it so far
+) STRICT;
+
+CREATE TABLE trajectories (
+    id                 TEXT PRIMARY KEY,
+    ordinal            INTEGER NOT NULL,    -- order of creation
+    iteration          INTEGER NOT NULL,    -- iteration that drew it
+    group_id           TEXT NOT NULL,
+    problem_id         TEXT NOT NULL,
+    state              TEXT NOT NULL,       -- TrajectoryState
+    prompt_token_ids   BLOB NOT NULL,       -- int32, little endian
+    finished_iteration INTEGER,
+    finish_reason      TEXT,
+    reward             REAL,
+    correct            INTEGER,             -- 1: full marks
+    trained_iteration  INTEGER
+) STRICT;
+CREATE INDEX trajectories_by_state ON trajectories (state);
+CREATE INDEX trajectories_by_group ON trajectories (group_id);
+CREATE INDEX trajectories_by_finish ON trajectories (finished_iteration);
+
+CREATE TABLE segments (
+    trajectory_id TEXT NOT NULL REFERENCES trajectories (id) ON DELETE CASCADE,
+    position      INTEGER NOT NULL,
+    generation    INTEGER NOT NULL,
+    token_ids     BLOB NOT NULL,            -- int32, little endian
+    logprobs      BLOB NOT NULL,            -- float64, little endian, nats
+    num_tokens    INTEGER NOT NULL,
+    PRIMARY KEY (trajectory_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX segments_by_generation ON segments (generation);
+
+CREATE TABLE iterations (
+    iteration  INTEGER PRIMARY KEY,         -- committed
+    generation INTEGER NOT NULL,            -- of the policy after it
+    checkpoint TEXT                         -- folder name, NULL where none is kept
+) STRICT;
+"""

@@ -1,0 +1,1 @@
+"""Problems and the policy's tokenizer."""

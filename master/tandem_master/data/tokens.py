@@ -1,0 +1,83 @@
+"""The policy's tokenizer and the limits that its folder names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Tokenizer
+
+from tandem_master.errors import DataError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class ModelConfig(BaseModel):
+    """What the master reads of config.json; its other fields are the trainer's and the server's."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    max_position_embeddings: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+
+
+class GenerationConfig(BaseModel):
+    """What the master reads of generation_config.json."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    eos_token_id: int | tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """Text to tokens and back, as the policy's folder has it."""
+
+    tokenizer: Tokenizer
+    eos_token_ids: frozenset[int]
+    max_position_embeddings: int | None
+    """Longest sequence of the model, None where the folder does not say."""
+
+    def encode(self, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each prompt, with the special tokens that the tokenizer puts around a text."""
+        return tuple(tuple(encoding.ids) for encoding in self.tokenizer.encode_batch(list(prompts)))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of a response without its end token and without special tokens."""
+        kept = list(token_ids)
+        while kept and kept[-1] in self.eos_token_ids:
+            kept.pop()
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return text
+
+
+def read_policy_text(folder: Path) -> PolicyText:
+    """Return tokenizer and limits of the policy in `folder`. Errors: DataError names the file."""
+    config = _parse(folder / "config.json", ModelConfig)
+    generation_path = folder / "generation_config.json"
+    generation = _parse(generation_path, GenerationConfig) if generation_path.exists() else GenerationConfig()
+    tokenizer_path = folder / "tokenizer.json"
+    if not tokenizer_path.is_file():
+        raise DataError(f"spec.policy.model.path: {tokenizer_path} is missing; save the policy's fast tokenizer there")
+    return PolicyText(
+        tokenizer=Tokenizer.from_file(str(tokenizer_path)),
+        eos_token_ids=_ids(generation.eos_token_id) or _ids(config.eos_token_id),
+        max_position_embeddings=config.max_position_embeddings,
+    )
+
+
+def _parse(path: Path, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"spec.policy.model.path: {path} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+
+
+def _ids(value: int | tuple[int, ...] | None) -> frozenset[int]:
+    if value is None:
+        return frozenset()
+    return frozenset([value] if isinstance(value, int) else value)

@@ -1,0 +1,75 @@
+"""One iteration: draw, sample, train, commit (report, section 2.6.1).
+
+Iteration i samples with generation i - 1 and makes generation i, which the next change to Infer publishes.
+"""
+
+import asyncio
+from time import monotonic, time
+
+from tandem_api.history import IterationRecord
+from tandem_master.data.catalogue import open_groups
+from tandem_master.rollout.phase import RolloutSummary, roll_out
+from tandem_master.run import Run
+from tandem_master.sampling.mixture import Drawing, draw_problems
+from tandem_master.training import Trained, train
+
+SWITCH_GRACE_SECONDS = 5.0
+"""Time that a running switch gets to end after a stop."""
+
+
+async def run_iteration(run: Run, iteration: int) -> None:
+    """Run `iteration` to its commit. Errors: those of its parts; Stopped before the commit, never after it."""
+    started = monotonic()
+    await draw(run, iteration)
+    run.board.show(activity="changing to inference", completed_trajectories=0, wanted_trajectories=0)
+    to_infer = run.switcher.to_infer(iteration - 1, iteration)
+    members = await run.stop.bound(to_infer, grace_seconds=SWITCH_GRACE_SECONDS)
+    run.stop.check()
+    run.board.show(generation=iteration - 1)
+    rollout = await run.stop.bound(roll_out(run, members, iteration), grace_seconds=0.0)
+    run.stop.check()
+    run.board.show(activity="changing to training")
+    to_train = run.switcher.to_train(iteration - 1, iteration)
+    await run.stop.bound(to_train, grace_seconds=SWITCH_GRACE_SECONDS)
+    run.stop.check()
+    trained = await train(run, iteration)
+    await commit(run, iteration, rollout, trained, seconds=monotonic() - started)
+
+
+async def draw(run: Run, iteration: int) -> None:
+    """Choose the problems of `iteration` and write them down, unless an interrupted run has done so."""
+    if await asyncio.to_thread(run.buffer.draw_of, iteration) is not None:
+        return
+    recipe = run.spec.recipe
+    before = await asyncio.to_thread(run.buffer.draw_of, iteration - 1)
+    tallies = await asyncio.to_thread(run.buffer.tallies)
+    drawing = Drawing(recipe.sampling.strategy, recipe.problems_per_iteration, recipe.seed)
+    positions = before.positions if before else {}
+    drawn = draw_problems(run.catalogue.sets, drawing, iteration, positions, tallies)
+    trajectories = open_groups(run.catalogue, drawn.problem_ids, recipe.samples_per_problem, iteration)
+    await asyncio.to_thread(run.buffer.begin, iteration, drawn, trajectories)
+
+
+async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Trained, *, seconds: float) -> None:
+    """Make the iteration count, then tell everybody."""
+    await asyncio.to_thread(run.buffer.commit, iteration, trained.trajectory_ids)
+    totals = await asyncio.to_thread(run.buffer.totals, iteration)
+    record = IterationRecord(
+        iteration=iteration,
+        generation=iteration,
+        at=time(),
+        seconds=seconds,
+        reward=totals.mean_reward,
+        response_tokens=totals.mean_response_tokens,
+        finished=totals.num_finished,
+        unfinished=totals.num_unfinished,
+        trained=trained.num_samples,
+        sampled_tokens=totals.num_sampled_tokens,
+        tokens_per_second=rollout.tokens_per_second,
+        max_abs_logprob_difference=trained.max_abs_logprob_difference,
+        kl=trained.kl,
+        loss=trained.loss,
+        gradient_norm=trained.gradient_norm,
+    )
+    await run.journal.write(record)
+    run.board.show(activity="committed", iteration=iteration, unfinished_trajectories=totals.num_unfinished)

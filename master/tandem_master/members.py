@@ -1,0 +1,104 @@
+"""Who takes part in a job, and how far each is: the registry's member and status keys as types."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydantic import ValidationError
+
+from tandem_api.registry import Keys, MemberRecord, MemberStatus, Role
+from tandem_master.errors import MembersError
+from tandem_master.watched import WatchedKeys
+
+REGISTRATION_SECONDS = 300.0
+"""Time in which all members of the hybrid pods must have registered."""
+NUM_CACHED_RECORDS = 8192
+"""Records are parsed again and again while a switch runs; this many are remembered by their text."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MemberId:
+    """One shim of one pod."""
+
+    pod: str
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.pod}/{self.role}"
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The members at one moment. A status counts only where the registered incarnation wrote it."""
+
+    records: Mapping[MemberId, MemberRecord]
+    statuses: Mapping[MemberId, MemberStatus]
+
+
+def read_membership(values: Mapping[str, str], keys: Keys) -> Membership:
+    """Return the members in `values` (key to JSON). Errors: MembersError names the key that cannot be read."""
+    records: dict[MemberId, MemberRecord] = {}
+    statuses: dict[MemberId, MemberStatus] = {}
+    for key, value in values.items():
+        if key.startswith(keys.members):
+            records[_member_id(key, keys.members)] = _record(key, value)
+        elif key.startswith(keys.statuses):
+            statuses[_member_id(key, keys.statuses)] = _status(key, value)
+    current = {
+        member: status
+        for member, status in statuses.items()
+        if member in records and records[member].incarnation == status.incarnation
+    }
+    return Membership(records, current)
+
+
+def hybrid_members(pods: Sequence[str]) -> tuple[MemberId, ...]:
+    """Return the members that a job cannot do without, by pod: trainer, then server."""
+    roles: tuple[Role, Role] = ("train", "rollout")
+    return tuple(MemberId(pod, role) for pod in pods for role in roles)
+
+
+async def wait_for_members(
+    watched: WatchedKeys, keys: Keys, wanted: Sequence[MemberId], *, deadline_seconds: float = REGISTRATION_SECONDS
+) -> Membership:
+    """Return the membership once every `wanted` member is registered. Errors: MembersError names who is missing."""
+
+    def complete(values: Mapping[str, str]) -> Membership | None:
+        membership = read_membership(values, keys)
+        return membership if all(member in membership.records for member in wanted) else None
+
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            return await watched.until(complete)
+    except TimeoutError:
+        present = read_membership(watched.values, keys).records
+        missing = ", ".join(str(member) for member in wanted if member not in present)
+        raise MembersError(
+            f"members: {missing} did not register within {deadline_seconds:g} s; look at the logs of those containers"
+        ) from None
+
+
+def _member_id(key: str, prefix: str) -> MemberId:
+    pod, _, role = key.removeprefix(prefix).partition("/")
+    if role == "train":
+        return MemberId(pod, "train")
+    if role == "rollout":
+        return MemberId(pod, "rollout")
+    raise MembersError(f"{key}: not a member's key; remove it from the registry")
+
+
+@lru_cache(maxsize=NUM_CACHED_RECORDS)
+def _record(key: str, value: str) -> MemberRecord:
+    try:
+        return MemberRecord.model_validate_json(value)
+    except ValidationError as error:
+        raise MembersError(f"{key}: {error.errors()[0]['msg']}; is the engine of another version?") from error
+
+
+@lru_cache(maxsize=NUM_CACHED_RECORDS)
+def _status(key: str, value: str) -> MemberStatus:
+    try:
+        return MemberStatus.model_validate_json(value)
+    except ValidationError as error:
+        raise MembersError(f"{key}: {error.errors()[0]['msg']}; is the engine of another version?") from error

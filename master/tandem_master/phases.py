@@ -1,0 +1,218 @@
+"""Changing the phase of a job: say what is desired, publish the weights, wait until every member has followed."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic, time
+
+from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
+from tandem_api.job.operations import SwitchSpec
+from tandem_api.job.status import Phase
+from tandem_api.registry import Desired, Keys, MemberRecord, MemberState
+from tandem_checkpoint.registry.errors import RegistryUnreachable
+from tandem_checkpoint.registry.store import Registry
+from tandem_master.errors import SwitchError
+from tandem_master.journal import Journal
+from tandem_master.mastership import Mastership
+from tandem_master.members import MemberId, Membership, read_membership
+from tandem_master.readiness import (
+    Crew,
+    describe_pending,
+    direction_of,
+    gather_crew,
+    missing_shards,
+    pending_members,
+    switch_name,
+)
+from tandem_master.tasks import together
+from tandem_master.watched import WatchedKeys, watched
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Through what and with whom a switch is made."""
+
+    registry: Registry
+    keys: Keys
+    mastership: Mastership
+    members: WatchedKeys
+    """The `members/` and `status/` keys."""
+    wanted: tuple[MemberId, ...]
+    """Members that every switch waits for."""
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPhase:
+    """The phase that the last switch led into."""
+
+    desired: Desired
+    started_at: float
+    """Unix time in seconds."""
+
+
+class Switcher:
+    """Makes the switches of one run, one at a time, and writes their records."""
+
+    def __init__(self, parties: Parties, spec: SwitchSpec, *, last_epoch: int) -> None:
+        self._parties = parties
+        self._spec = spec
+        self._epoch = last_epoch
+        self._first = True
+        self._running: RunningPhase | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Number of the last switch that was begun."""
+        return self._epoch
+
+    async def to_infer(self, generation: int, iteration: int) -> tuple[MemberRecord, ...]:
+        """Make all members ready to sample with `generation`; return the rollout members that serve it.
+
+        Errors: SwitchError names who failed, has gone or is missing at the deadline.
+        """
+        seconds = self._spec.train_to_infer_deadline_seconds
+        desired = self._next(Phase.INFER, generation, iteration, seconds)
+        membership = await self._switch(desired, seconds)
+        return serving_members(membership, desired)
+
+    async def to_train(self, generation: int, iteration: int) -> None:
+        """Make all trainers ready to train from `generation`. Errors: as to_infer."""
+        seconds = self._spec.infer_to_train_deadline_seconds
+        await self._switch(self._next(Phase.TRAIN, generation, iteration, seconds), seconds)
+
+    async def end_phase(self) -> None:
+        """Write the record of the phase that runs, if one does."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        record = PhaseRecord(
+            phase=running.desired.phase,
+            epoch=running.desired.epoch,
+            iteration=running.desired.iteration,
+            started_at=running.started_at,
+            seconds=max(0.0, time() - running.started_at),
+        )
+        await self._parties.journal.write(record)
+
+    def _next(self, phase: Phase, generation: int, iteration: int, seconds: float) -> Desired:
+        self._epoch += 1
+        return Desired(
+            epoch=self._epoch, phase=phase, generation=generation, iteration=iteration, deadline=time() + seconds
+        )
+
+    async def _switch(self, desired: Desired, seconds: float) -> Membership:
+        await self.end_phase()
+        parties = self._parties
+        started_at, started = time(), monotonic()
+        crew = await _muster(parties, desired)
+        logger.info("%s: begins", switch_name(desired))
+        membership = await _change(parties, crew, desired, seconds)
+        took = monotonic() - started
+        logger.info("%s: ready after %.2f s", switch_name(desired), took)
+        self._running = RunningPhase(desired, time())
+        await parties.journal.write(_record(desired, crew, membership, started_at, took, first=self._first))
+        self._first = False
+        return membership
+
+
+def serving_members(membership: Membership, desired: Desired) -> tuple[MemberRecord, ...]:
+    """Return the rollout members that serve what is desired, those of rollout-only pods included, by name."""
+    return tuple(
+        membership.records[member]
+        for member, status in sorted(membership.statuses.items())
+        if member.role == "rollout"
+        and status.state is MemberState.SERVING
+        and status.epoch == desired.epoch
+        and status.generation in (None, desired.generation)
+    )
+
+
+async def _muster(parties: Parties, desired: Desired) -> Crew:
+    try:
+        await parties.members.drop_vanished()
+    except RegistryUnreachable as error:
+        logger.warning("%s: begins with what is known of the members: %s", switch_name(desired), error)
+    return gather_crew(read_membership(parties.members.values, parties.keys), parties.wanted, desired)
+
+
+async def _change(parties: Parties, crew: Crew, desired: Desired, seconds: float) -> Membership:
+    """Write `desired` and return the membership in which everybody has followed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await parties.mastership.write(parties.keys.desired, desired.model_dump_json())
+            waits = [_wait_for_crew(parties, crew, desired)]
+            if desired.phase is Phase.INFER:
+                waits.append(_publish(parties, desired))
+            return (await together(waits, name=switch_name(desired)))[0]
+    except TimeoutError:
+        raise SwitchError(await _late(parties, crew, desired, seconds)) from None
+
+
+async def _wait_for_crew(parties: Parties, crew: Crew, desired: Desired) -> Membership:
+    def complete(values: Mapping[str, str]) -> Membership | None:
+        membership = read_membership(values, parties.keys)
+        return None if pending_members(membership, crew, desired) else membership
+
+    return await parties.members.until(complete)
+
+
+async def _publish(parties: Parties, desired: Desired) -> Membership:
+    """Write `published` once every shard of the desired generation is registered."""
+    keys, generation = parties.keys, desired.generation
+
+    def complete(values: Mapping[str, str]) -> bool | None:
+        return missing_shards(values, keys.layout(generation), keys.shards(generation)) == () or None
+
+    async with watched(parties.registry, [_weights_prefix(keys, generation)]) as weights:
+        await weights.until(complete)
+    await parties.mastership.write(keys.published, str(generation))
+    return read_membership(parties.members.values, keys)
+
+
+async def _late(parties: Parties, crew: Crew, desired: Desired, seconds: float) -> str:
+    membership = read_membership(parties.members.values, parties.keys)
+    pending = pending_members(membership, crew, desired)
+    who = describe_pending(membership, pending) or "the registry answers too slowly"
+    if desired.phase is Phase.INFER:
+        keys, generation = parties.keys, desired.generation
+        values = await parties.registry.list(_weights_prefix(keys, generation))
+        missing = missing_shards(values, keys.layout(generation), keys.shards(generation))
+        if missing is None:
+            who += "; no trainer has written the layout of the weights"
+        elif missing:
+            who += f"; shards not registered: {', '.join(missing)}"
+    field = "trainToInferDeadlineSeconds" if desired.phase is Phase.INFER else "inferToTrainDeadlineSeconds"
+    return f"spec.switch.{field}: {switch_name(desired)} took more than {seconds:g} s: {who}"
+
+
+def _weights_prefix(keys: Keys, generation: int) -> str:
+    return keys.layout(generation).removesuffix("layout")
+
+
+def _record(
+    desired: Desired, crew: Crew, membership: Membership, started_at: float, seconds: float, *, first: bool
+) -> SwitchRecord:
+    return SwitchRecord(
+        epoch=desired.epoch,
+        iteration=desired.iteration,
+        generation=desired.generation,
+        direction=direction_of(desired),
+        started_at=started_at,
+        seconds=seconds,
+        stages=_stages(membership, tuple(crew.incarnations)),
+        first=first,
+    )
+
+
+def _stages(membership: Membership, members: Sequence[MemberId]) -> tuple[MemberStage, ...]:
+    return tuple(
+        MemberStage(
+            pod=member.pod, role=member.role, stage=span.stage, started_at=span.started_at, seconds=span.seconds
+        )
+        for member in members
+        for span in membership.statuses[member].stages
+    )

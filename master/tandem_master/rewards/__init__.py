@@ -1,0 +1,1 @@
+"""How a response is scored, and how scores become advantages."""

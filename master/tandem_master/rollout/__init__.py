@@ -1,0 +1,1 @@
+"""From unfinished trajectories to finished ones: requests, servers, segments."""

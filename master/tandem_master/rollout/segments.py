@@ -1,0 +1,118 @@
+"""Long responses in pieces: what to ask for next, and how an answer continues a trajectory (report, section 2.6.2)."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
+from tandem_master.errors import RolloutError
+
+
+class FinishReason(StrEnum):
+    """Why a server stopped sampling."""
+
+    STOP = "stop"
+    """The end-of-sequence token was sampled."""
+    LENGTH = "length"
+    """The tokens that were asked for are used up."""
+    ABORT = "abort"
+    """The server was told to stop; what it had sampled counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a server sampled for one trajectory."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Of each token, nats."""
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far responses may grow."""
+
+    budget_tokens: int
+    """Most tokens that a trajectory grows by in one iteration."""
+    max_length_tokens: int
+    """Longest trajectory, prompt and response together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to a server: all its trajectories continue the same tokens."""
+
+    trajectories: tuple[Trajectory, ...]
+    token_ids: tuple[int, ...]
+    """Prompt and response so far."""
+    max_tokens: int
+    seed: int
+
+
+def plan_asks(
+    unfinished: Sequence[Trajectory], generation: int, limits: Limits, *, seed: int, iteration: int
+) -> tuple[Ask, ...]:
+    """Return the requests of one Infer phase, the longest prefixes first.
+
+    Trajectories of a group that have no token yet share one request; the others go alone. One that has used this
+    generation's budget already, before the master was restarted, waits for the next generation.
+    """
+    fresh: dict[str, list[Trajectory]] = {}
+    asks: list[Ask] = []
+    for trajectory in unfinished:
+        if trajectory.num_response_tokens == 0:
+            fresh.setdefault(trajectory.group, []).append(trajectory)
+        elif allowance(trajectory, generation, limits) > 0:
+            asks.append(_ask((trajectory,), generation, limits, seed, iteration))
+    asks += [_ask(tuple(group), generation, limits, seed, iteration) for group in fresh.values()]
+    return tuple(sorted(asks, key=lambda ask: -len(ask.token_ids)))
+
+
+def allowance(trajectory: Trajectory, generation: int, limits: Limits) -> int:
+    """Return how many more tokens `generation` may sample for the trajectory; 0 or less: none."""
+    used = sum(len(segment.token_ids) for segment in trajectory.segments if segment.generation == generation)
+    length = len(trajectory.prompt_token_ids) + trajectory.num_response_tokens
+    return min(limits.budget_tokens - used, limits.max_length_tokens - length)
+
+
+def extend(trajectory: Trajectory, completion: Completion, generation: int, limits: Limits) -> Trajectory:
+    """Return the trajectory with what `generation` sampled appended, finished where it is. It is not scored yet."""
+    segments = trajectory.segments
+    if completion.token_ids:
+        new = TokenSegment(generation=generation, token_ids=completion.token_ids, logprobs=completion.logprobs)
+        segments = (*segments, new)
+    longer = trajectory.model_copy(update={"segments": segments})
+    reason = _finish_reason(longer, completion.finish_reason, limits)
+    if reason is None:
+        return longer
+    return longer.model_copy(update={"state": TrajectoryState.FINISHED, "finish_reason": reason.value})
+
+
+def derive_seed(seed: int, iteration: int, trajectory_id: str, num_tokens: int) -> int:
+    """Return the sampling seed of a request, 31 bits. `num_tokens`, the response so far, tells continuations apart."""
+    digest = hashlib.sha256(f"{seed}/{iteration}/{trajectory_id}/{num_tokens}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _ask(trajectories: tuple[Trajectory, ...], generation: int, limits: Limits, seed: int, iteration: int) -> Ask:
+    first = trajectories[0]
+    return Ask(
+        trajectories=trajectories,
+        token_ids=first.prompt_token_ids + first.response_token_ids,
+        max_tokens=allowance(first, generation, limits),
+        seed=derive_seed(seed, iteration, first.id, first.num_response_tokens),
+    )
+
+
+def _finish_reason(trajectory: Trajectory, reason: FinishReason, limits: Limits) -> FinishReason | None:
+    if reason is FinishReason.STOP:
+        return FinishReason.STOP
+    length = len(trajectory.prompt_token_ids) + trajectory.num_response_tokens
+    if length > limits.max_length_tokens:
+        raise RolloutError(
+            f"trajectory {trajectory.id}: the server sampled up to {length} tokens, more than the"
+            f" {limits.max_length_tokens} of policy.maxLengthTokens; does it serve another model?"
+        )
+    return FinishReason.LENGTH if length == limits.max_length_tokens else None

@@ -1,0 +1,45 @@
+"""What one run of the loop works with."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from tandem_api.job.policy import Dtype
+from tandem_api.job.spec import RLJobSpec
+from tandem_master.buffer.store import Buffer
+from tandem_master.checkpoints import Checkpoints
+from tandem_master.data.catalogue import Catalogue
+from tandem_master.journal import Journal
+from tandem_master.phases import Switcher
+from tandem_master.progress import ProgressBoard
+from tandem_master.rollout.segments import Limits
+from tandem_master.stop import StopSignal
+from tandem_master.trainers import TrainerApi
+
+MAX_LOGPROB_DIFFERENCE = {Dtype.FLOAT32: 1e-4, Dtype.BFLOAT16: 1.0}
+"""Where switch.maxLogprobDifference is absent, nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The parts of one run, wired together once."""
+
+    spec: RLJobSpec
+    catalogue: Catalogue
+    buffer: Buffer
+    journal: Journal
+    board: ProgressBoard
+    switcher: Switcher
+    trainers: TrainerApi
+    checkpoints: Checkpoints
+    client: httpx.AsyncClient
+    stop: StopSignal
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.spec.recipe.partial_rollout.token_budget, self.catalogue.max_length_tokens)
+
+    @property
+    def max_logprob_difference(self) -> float:
+        """Largest difference between server and trainer before the run fails, nats."""
+        return self.spec.switch.max_logprob_difference or MAX_LOGPROB_DIFFERENCE[self.spec.policy.dtype]

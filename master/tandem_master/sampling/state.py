@@ -1,0 +1,26 @@
+"""What the choice of problems depends on, and what it chooses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Tries of one problem so far, and how many had full marks."""
+
+    num_tried: int
+    num_correct: int
+
+    @property
+    def success_rate(self) -> float:
+        """s_i of the report, section 2.3.4."""
+        return self.num_correct / self.num_tried
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The problems of one iteration."""
+
+    problem_ids: tuple[str, ...]
+    positions: Mapping[str, int] = field(default_factory=dict)
+    """Problems drawn from each set so far, this draw included."""

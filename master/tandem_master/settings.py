@@ -1,0 +1,72 @@
+"""What the container tells the master about itself: environment variables, parsed once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tandem_api.engine import JobConfig
+from tandem_api.registry import Keys
+from tandem_master.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the master knows before it looks around."""
+
+    job: JobConfig
+    token: str = field(repr=False)
+    """Bearer token of the job's HTTP APIs."""
+    etcd_endpoints: tuple[str, ...]
+    """`host:port` of the registry."""
+    state: Path
+    """Durable folder of the job."""
+    pod: str
+    """Pod that the master runs in."""
+    address: str
+    """Address of that pod."""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(namespace=self.job.namespace, job=self.job.name)
+
+
+def parse_settings(environment: Mapping[str, str]) -> Settings:
+    """Return the settings that `environment` names. Errors: SettingsError, one line each."""
+    endpoints = tuple(part.strip() for part in _variable(environment, "TANDEM_ETCD").split(",") if part.strip())
+    token = _content(environment, "TANDEM_TOKEN_FILE").strip()
+    if not token:
+        raise SettingsError("TANDEM_TOKEN_FILE: the file is empty; it must hold the job's token")
+    return Settings(
+        job=_job(environment),
+        token=token,
+        etcd_endpoints=endpoints,
+        state=Path(_variable(environment, "TANDEM_STATE")),
+        pod=_variable(environment, "POD_NAME"),
+        address=_variable(environment, "POD_IP"),
+    )
+
+
+def _job(environment: Mapping[str, str]) -> JobConfig:
+    try:
+        return JobConfig.model_validate_json(_content(environment, "TANDEM_CONFIG"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(f"TANDEM_CONFIG: {where}: {first['msg']}") from error
+
+
+def _content(environment: Mapping[str, str], name: str) -> str:
+    path = _variable(environment, name)
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{name}: {path} cannot be read ({error.strerror}); mount the job's file there") from error
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise SettingsError(f"{name}: not set; the pod's container must define it")
+    return value

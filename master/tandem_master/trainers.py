@@ -1,0 +1,84 @@
+"""The trainers' HTTP API, as far as the loop uses it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
+from tandem_api.registry import MemberRecord
+from tandem_api.resource import Resource
+from tandem_master.errors import TrainError
+from tandem_master.tasks import together
+
+TRAIN_SECONDS = 3600.0
+"""Deadline of the training of one iteration."""
+SAVE_SECONDS = 3600.0
+"""Deadline of writing one checkpoint."""
+
+M = TypeVar("M", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """The train member of one pod."""
+
+    pod: str
+    record: MemberRecord
+
+    def url(self, path: str) -> str:
+        return f"http://{self.record.address}:{self.record.port}{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerApi:
+    """Talks to all trainers of a job. `client` carries the job's token."""
+
+    client: httpx.AsyncClient
+    trainers: Sequence[Trainer]
+    """By the order of their ranks."""
+
+    async def train(self, requests: Mapping[str, TrainRequest]) -> TrainResponse:
+        """Train one iteration: each pod is sent its request, all at once.
+
+        Returns what the first trainer says: the figures are of all ranks already. Errors: TrainError.
+        """
+        work = [
+            self._post(item, "/v1/train", requests[item.pod], TrainResponse, TRAIN_SECONDS) for item in self.trainers
+        ]
+        return (await together(work, name="train"))[0]
+
+    async def save(self, folder: Path) -> SaveResponse:
+        """Write the current weights to `folder`, which the trainers see under the same path. Errors: TrainError."""
+        first = self.trainers[0]
+        return await self._post(first, "/v1/save", SaveRequest(path=str(folder)), SaveResponse, SAVE_SECONDS)
+
+    async def _post(self, trainer: Trainer, path: str, body: Resource, answer: type[M], seconds: float) -> M:
+        content = await asyncio.to_thread(body.model_dump_json)
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with asyncio.timeout(seconds):
+                response = await self.client.post(trainer.url(path), content=content, headers=headers)
+        except TimeoutError:
+            raise TrainError(f"{trainer.pod}/train: {path} took more than {seconds:g} s; look at its log") from None
+        except httpx.TransportError as error:
+            text = f"{type(error).__name__} {error}".rstrip()
+            raise TrainError(f"{trainer.pod}/train: {path} got no answer ({text}); look at its log") from error
+        if not response.is_success:
+            raise TrainError(f"{trainer.pod}/train: {_detail(response)}")
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise TrainError(f"{trainer.pod}/train: its answer to {path} cannot be read: {first['msg']}") from error
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return ProblemDetails.model_validate_json(response.content).detail
+    except ValidationError:
+        return f"{response.status_code} {response.text[:400]}"

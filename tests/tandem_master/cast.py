@@ -1,0 +1,139 @@
+"""Members that react to `desired` as the engine's shims do, without processes and devices."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from tandem_api.job.status import Phase
+from tandem_api.registry import Desired, Keys, MemberRecord, MemberState, MemberStatus, Role, StageSpan
+from tandem_api.weights import Layout
+from tests.fakes.registry import FakeRegistry
+
+NUM_RANKS = 2
+
+
+@dataclass(slots=True)
+class Script:
+    """What members do wrong: `<role>/<epoch>`."""
+
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Reports Failed with this error."""
+    silences: frozenset[str] = frozenset()
+    """Does nothing."""
+    departures: frozenset[str] = frozenset()
+    """Leaves."""
+
+
+class FakeMember:
+    """One shim of one pod."""
+
+    def __init__(self, registry: FakeRegistry, keys: Keys, pod: str, role: Role, script: Script) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._pod = pod
+        self._role = role
+        self._script = script
+        self._incarnation = uuid4().hex
+        self._lease = 0
+        self._following: asyncio.Task[None] | None = None
+
+    async def act(self, port: int, pods: Sequence[str]) -> None:
+        """Register, then follow the newest `desired` until cancelled or told to leave."""
+        async with self._registry.lease(10) as lease:
+            self._lease = lease.id
+            await self._register(port)
+            try:
+                await self._follow_newest(pods)
+            finally:
+                await self._drop()
+
+    async def _follow_newest(self, pods: Sequence[str]) -> None:
+        async for changes in self._registry.watch(self._keys.desired):
+            for desired in [Desired.model_validate_json(change.value) for change in changes if change.value]:
+                if f"{self._role}/{desired.epoch}" in self._script.departures:
+                    return
+                await self._drop()
+                self._following = asyncio.create_task(self._follow(desired, pods), name=f"{self._pod}/{self._role}")
+
+    async def _drop(self) -> None:
+        """Give up what a newer word, or the end, has made pointless."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+
+    async def _register(self, port: int) -> None:
+        base = (f"http://127.0.0.1:{port}",)
+        record = MemberRecord(
+            incarnation=self._incarnation,
+            role=self._role,
+            address="127.0.0.1",
+            port=port,
+            servers=base if self._role == "rollout" else (),
+            num_ranks=NUM_RANKS if self._role == "train" else 0,
+        )
+        await self._put(self._keys.member(self._pod, self._role), record.model_dump_json())
+
+    async def _follow(self, desired: Desired, pods: Sequence[str]) -> None:
+        act = f"{self._role}/{desired.epoch}"
+        if act in self._script.silences:
+            return
+        if act in self._script.failures:
+            await self._report(desired, MemberState.FAILED, error=self._script.failures[act])
+            return
+        match desired.phase, self._role:
+            case Phase.INFER, "train":
+                await self._export(desired.generation, pods)
+                await self._report(desired, MemberState.IDLE)
+            case Phase.INFER, "rollout":
+                await self._wait_for_publication(desired.generation)
+                await self._report(desired, MemberState.SERVING)
+            case Phase.TRAIN, "train":
+                await self._report(desired, MemberState.TRAINING)
+            case _:
+                await self._report(desired, MemberState.IDLE)
+
+    async def _export(self, generation: int, pods: Sequence[str]) -> None:
+        layout = Layout(generation=generation, tensors=(), shards=tuple(f"{pod}/0" for pod in pods))
+        await self._registry.put(self._keys.layout(generation), layout.model_dump_json())
+        await self._put(self._keys.shard(generation, self._pod, 0), "{}")
+
+    async def _wait_for_publication(self, generation: int) -> None:
+        async with asyncio.timeout(5):
+            async for changes in self._registry.watch(self._keys.published):
+                if any(change.value == str(generation) for change in changes):
+                    return
+
+    async def _report(self, desired: Desired, state: MemberState, error: str | None = None) -> None:
+        status = MemberStatus(
+            incarnation=self._incarnation,
+            epoch=desired.epoch,
+            state=state,
+            generation=desired.generation,
+            stages=(StageSpan(stage="ready", started_at=1.0, seconds=0.25),),
+            error=error,
+        )
+        await self._put(self._keys.status(self._pod, self._role), status.model_dump_json())
+
+    async def _put(self, key: str, value: str) -> None:
+        await self._registry.put(key, value, lease=self._lease)
+
+
+@asynccontextmanager
+async def on_stage(
+    registry: FakeRegistry, keys: Keys, pods: Sequence[str], port: int, script: Script
+) -> AsyncIterator[None]:
+    """Run a trainer and a server for each pod while the context is open."""
+    roles: tuple[Role, Role] = ("train", "rollout")
+    tasks = [
+        asyncio.create_task(FakeMember(registry, keys, pod, role, script).act(port, pods), name=f"{pod}/{role}")
+        for pod in pods
+        for role in roles
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

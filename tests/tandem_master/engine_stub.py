@@ -1,0 +1,117 @@
+"""A local HTTP server that speaks as the pods do: completions, training, saving."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, StepMetrics, TrainRequest, TrainResponse
+from tests.tandem_master.texts import EOS, VOCABULARY
+
+TOKEN = "secret"
+WRONG = (VOCABULARY["9"], EOS)
+
+
+class EngineStub:
+    """Answers even samples of a problem with its solution and odd ones with 9; remembers what it was asked."""
+
+    def __init__(self, solutions: Mapping[str, str]) -> None:
+        self.solutions = {_tokens(prompt): (*_tokens(answer), EOS) for prompt, answer in solutions.items()}
+        self.num_before_holding: int | None = None
+        """Answers after which completions hang until their client goes."""
+        self.refusal: str | None = None
+        """Why /v1/train refuses."""
+        self.training_may_end = asyncio.Event()
+        self.training_may_end.set()
+        self.held = asyncio.Event()
+        """Set when a completion hangs."""
+        self.training_began = asyncio.Event()
+        self.disconnected = asyncio.Event()
+        """Set when the client of a hanging completion has gone."""
+        self.answered: list[tuple[tuple[int, ...], int]] = []
+        """Prompt and seed of every completion that was answered."""
+        self.train_requests: list[TrainRequest] = []
+        self.saved: list[str] = []
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/completions", self._complete, methods=["POST"]),
+                Route("/v1/train", self._train, methods=["POST"]),
+                Route("/v1/save", self._save, methods=["POST"]),
+            ]
+        )
+
+    async def _complete(self, request: Request) -> Response:
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        body = await request.json()
+        if self.num_before_holding is not None and len(self.answered) >= self.num_before_holding:
+            return await self._hang(request)
+        prompt = tuple(body["prompt"])
+        self.answered.append((prompt, body["seed"]))
+        return JSONResponse(
+            {"choices": [self._choice(prompt, index, body["max_tokens"]) for index in range(body["n"])]}
+        )
+
+    async def _hang(self, request: Request) -> Response:
+        self.held.set()
+        await request.body()
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        self.disconnected.set()
+        return Response(status_code=499)
+
+    def _choice(self, prompt: tuple[int, ...], index: int, max_tokens: int) -> dict[str, object]:
+        end = prompt.index(VOCABULARY["="]) + 1
+        rest = (WRONG if index % 2 else self.solutions[prompt[:end]])[len(prompt) - end :]
+        return {
+            "index": index,
+            "token_ids": list(rest[:max_tokens]),
+            "logprobs": {"token_logprobs": [-0.5] * len(rest[:max_tokens])},
+            "finish_reason": "stop" if len(rest) <= max_tokens else "length",
+        }
+
+    async def _train(self, request: Request) -> Response:
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        body = TrainRequest.model_validate_json(await request.body())
+        self.training_began.set()
+        await self.training_may_end.wait()
+        if self.refusal is not None:
+            details = ProblemDetails(title="Refused", status=422, detail=self.refusal)
+            return Response(details.model_dump_json(), status_code=422, media_type="application/problem+json")
+        self.train_requests.append(body)
+        steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0) for _ in body.steps)
+        answer = TrainResponse(max_abs_logprob_difference=1e-6, kl=0.01, steps=steps, num_tokens=10, seconds=0.0)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    async def _save(self, request: Request) -> Response:
+        folder = Path(SaveRequest.model_validate_json(await request.body()).path)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        self.saved.append(folder.name)
+        return Response(SaveResponse(path=str(folder), num_bytes=0).model_dump_json(), media_type="application/json")
+
+
+@asynccontextmanager
+async def serving(stub: EngineStub) -> AsyncIterator[int]:
+    """Serve the stub on a free port of 127.0.0.1 and return the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(stub.app(), log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="engine stub")
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    return tuple(VOCABULARY[character] for character in text)

@@ -1,0 +1,132 @@
+"""Requests to servers: what is asked, who is asked, and what a bad answer leads to."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tandem_master.errors import RolloutError
+from tandem_master.rollout import dispatch as dispatching
+from tandem_master.rollout.dispatch import ServerPool, dispatch
+from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.server import CompletionApi, request_body
+from tests.tandem_master.texts import trajectory
+
+ASK = Ask((trajectory("a"), trajectory("b")), (7, 8), max_tokens=4, seed=11)
+CHOICE = {"token_ids": [5, 0], "logprobs": {"token_logprobs": [-0.25, -0.5]}, "finish_reason": "stop", "text": "x"}
+GOOD = {"choices": [{"index": 1, **CHOICE}, {"index": 0, **CHOICE, "token_ids": [6, 0]}], "usage": {}}
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "PAUSE_SECONDS", 0.0)
+
+
+async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
+    """Send ASK to a world of servers that answer by `handler`, and return what is delivered."""
+    delivered: list[tuple[Completion, ...]] = []
+
+    async def deliver(_: Ask, completions: tuple[Completion, ...]) -> None:
+        delivered.append(completions)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+        await dispatch([ASK], ServerPool(servers), CompletionApi(client, temperature=0.7), deliver)
+    return delivered[0]
+
+
+def test_every_parameter_that_changes_the_distribution_is_given() -> None:
+    body = request_body(ASK, temperature=0.7)
+
+    assert body["prompt"] == [7, 8]
+    assert (body["n"], body["max_tokens"], body["seed"]) == (2, 4, 11)
+    assert (body["temperature"], body["top_p"], body["top_k"], body["repetition_penalty"]) == (0.7, 1.0, -1, 1.0)
+    assert (body["logprobs"], body["return_token_ids"]) == (0, True)
+
+
+async def test_completions_come_in_the_order_of_their_index() -> None:
+    completions = await answers(lambda _: httpx.Response(200, json=GOOD), "http://a")
+
+    assert completions == (
+        Completion((6, 0), (-0.25, -0.5), FinishReason.STOP),
+        Completion((5, 0), (-0.25, -0.5), FinishReason.STOP),
+    )
+
+
+async def test_a_request_goes_to_another_server_when_one_is_gone() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "a":
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json=GOOD)
+
+    assert len(await answers(handler, "http://a", "http://b")) == 2
+
+
+async def test_an_error_of_the_server_is_tried_three_times() -> None:
+    hosts: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        return httpx.Response(503, text="busy")
+
+    with pytest.raises(RolloutError, match=r"3 servers in turn gave no samples; the last: http://\w: 503 busy"):
+        await answers(handler, "http://a", "http://b")
+
+    assert len(hosts) == 3
+    assert hosts[0] != hosts[1]
+
+
+async def test_a_refused_request_is_not_tried_again() -> None:
+    with pytest.raises(RolloutError, match="http://a: refused a request for samples: 400 too long"):
+        await answers(lambda _: httpx.Response(400, text="too long"), "http://a", "http://b")
+
+
+async def test_an_answer_without_logprobs_is_named() -> None:
+    choice = {key: value for key, value in CHOICE.items() if key != "logprobs"}
+
+    with pytest.raises(RolloutError, match=r"its answer cannot be used: choices.0.logprobs: Field required"):
+        await answers(lambda _: httpx.Response(200, json={"choices": [{"index": 0, **choice}]}), "http://a")
+
+
+async def test_too_few_samples_are_named() -> None:
+    body = json.dumps({"choices": [{"index": 0, **CHOICE}]})
+
+    with pytest.raises(RolloutError, match="2 samples were asked for, 1 came"):
+        await answers(lambda _: httpx.Response(200, text=body), "http://a")
+
+
+async def test_the_least_busy_server_is_taken() -> None:
+    pool = ServerPool(["a", "b"])
+
+    async with pool.seat(3) as first, pool.seat(1) as second, pool.seat(1) as third:
+        assert (first, second, third) == ("a", "b", "b")
+
+
+async def test_a_full_server_makes_a_request_wait() -> None:
+    pool = ServerPool(["a"], max_outstanding=4)
+    entered = asyncio.Event()
+
+    async def narrow() -> None:
+        async with pool.seat(2):
+            entered.set()
+
+    async with pool.seat(3):
+        waiting = asyncio.create_task(narrow())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not entered.is_set()
+    await waiting
+    assert entered.is_set()
+
+
+async def test_a_request_wider_than_a_server_is_taken_when_it_is_idle() -> None:
+    async with ServerPool(["a"], max_outstanding=4).seat(9) as server:
+        assert server == "a"
+
+
+def test_a_phase_without_servers_is_an_error() -> None:
+    with pytest.raises(RolloutError, match="no server is ready"):
+        ServerPool([])

@@ -1,0 +1,112 @@
+"""When a switch is complete and when it has failed."""
+
+import pytest
+
+from tandem_api.job.status import Phase
+from tandem_api.registry import Desired, Keys, MemberRecord, MemberState, MemberStatus
+from tandem_api.weights import Layout
+from tandem_master.errors import MembersError, SwitchError
+from tandem_master.members import MemberId, Membership, hybrid_members, read_membership
+from tandem_master.readiness import describe_pending, gather_crew, missing_shards, pending_members
+
+KEYS = Keys("default", "toy")
+TRAIN, ROLLOUT = hybrid_members(["hybrid-0"])
+INFER = Desired(epoch=3, phase=Phase.INFER, generation=1, iteration=2, deadline=0.0)
+TRAINING = Desired(epoch=4, phase=Phase.TRAIN, generation=1, iteration=2, deadline=0.0)
+
+
+def record(member: MemberId, incarnation: str = "one") -> MemberRecord:
+    return MemberRecord(incarnation=incarnation, role=member.role, address="127.0.0.1", port=1, num_ranks=1)
+
+
+def status(state: MemberState, epoch: int = 3, generation: int | None = None, error: str | None = None) -> MemberStatus:
+    return MemberStatus(incarnation="one", epoch=epoch, state=state, generation=generation, error=error)
+
+
+def membership(train: MemberStatus | None, rollout: MemberStatus | None) -> Membership:
+    statuses = {TRAIN: train, ROLLOUT: rollout}
+    return Membership({m: record(m) for m in (TRAIN, ROLLOUT)}, {m: s for m, s in statuses.items() if s is not None})
+
+
+def pending(view: Membership, desired: Desired = INFER) -> tuple[MemberId, ...]:
+    crew = gather_crew(membership(None, None), (TRAIN, ROLLOUT), desired)
+    return pending_members(view, crew, desired)
+
+
+def test_the_change_to_infer_is_complete_when_the_server_serves_and_the_trainer_is_idle() -> None:
+    assert pending(membership(status(MemberState.IDLE), status(MemberState.SERVING, generation=1))) == ()
+
+
+def test_the_change_to_train_is_complete_when_the_trainer_trains_and_the_server_is_idle() -> None:
+    view = membership(status(MemberState.TRAINING, epoch=4), status(MemberState.IDLE, epoch=4))
+
+    assert pending(view, TRAINING) == ()
+
+
+def test_a_state_of_an_earlier_epoch_does_not_count() -> None:
+    view = membership(status(MemberState.IDLE, epoch=1), status(MemberState.SERVING, generation=1))
+
+    assert pending(view) == (TRAIN,)
+
+
+def test_a_silent_member_is_awaited() -> None:
+    assert pending(membership(None, status(MemberState.SWITCHING))) == (TRAIN, ROLLOUT)
+
+
+def test_a_failed_member_fails_the_switch_with_its_own_words() -> None:
+    view = membership(status(MemberState.FAILED, error="out of memory"), None)
+
+    with pytest.raises(SwitchError, match=r"switch 3 \(TrainToInfer, generation 1\): hybrid-0/train failed: out of"):
+        pending(view)
+
+
+def test_a_failure_of_an_earlier_epoch_is_awaited_and_told_at_the_deadline() -> None:
+    view = membership(status(MemberState.FAILED, epoch=2, error="out of memory"), status(MemberState.SERVING))
+
+    assert pending(view) == (TRAIN,)
+    assert describe_pending(view, [TRAIN]) == "hybrid-0/train is Failed at epoch 2 (out of memory)"
+
+
+def test_a_member_that_goes_during_a_switch_fails_it() -> None:
+    with pytest.raises(SwitchError, match="hybrid-0/rollout has gone"):
+        pending(Membership({TRAIN: record(TRAIN)}, {}))
+
+
+def test_a_member_that_starts_anew_during_a_switch_fails_it() -> None:
+    view = Membership({TRAIN: record(TRAIN), ROLLOUT: record(ROLLOUT, "two")}, {})
+
+    with pytest.raises(SwitchError, match="hybrid-0/rollout was started anew meanwhile"):
+        pending(view)
+
+
+def test_a_server_of_another_generation_fails_the_switch() -> None:
+    view = membership(status(MemberState.IDLE), status(MemberState.SERVING, generation=7))
+
+    with pytest.raises(SwitchError, match="hybrid-0/rollout serves generation 7"):
+        pending(view)
+
+
+def test_a_status_of_an_earlier_incarnation_does_not_count() -> None:
+    values = {
+        KEYS.member("hybrid-0", "train"): record(TRAIN, "two").model_dump_json(),
+        KEYS.status("hybrid-0", "train"): status(MemberState.IDLE).model_dump_json(),
+    }
+
+    assert read_membership(values, KEYS).statuses == {}
+
+
+def test_a_record_that_cannot_be_read_is_named_by_its_key() -> None:
+    with pytest.raises(MembersError, match=r"members/hybrid-0/train: Field required; is the engine of another version"):
+        read_membership({KEYS.member("hybrid-0", "train"): "{}"}, KEYS)
+
+
+def test_shards_are_missing_until_all_of_the_layout_are_registered() -> None:
+    layout = Layout(generation=1, tensors=(), shards=("hybrid-0/0", "hybrid-0/1"))
+    values = {KEYS.layout(1): layout.model_dump_json(), KEYS.shard(1, "hybrid-0", 0): "…"}
+
+    assert missing_shards(values, KEYS.layout(1), KEYS.shards(1)) == ("hybrid-0/1",)
+    assert missing_shards(values | {KEYS.shard(1, "hybrid-0", 1): "…"}, KEYS.layout(1), KEYS.shards(1)) == ()
+
+
+def test_without_a_layout_nobody_knows_what_is_missing() -> None:
+    assert missing_shards({}, KEYS.layout(1), KEYS.shards(1)) is None
