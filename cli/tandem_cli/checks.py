@@ -9,9 +9,9 @@ from tandem_api.job.policy import Dtype
 from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
 from tandem_checkpoint.segments.layout import segment_layout
+from tandem_cli.errors import UserError
 from tandem_master.data.catalogue import Catalogue, load_catalogue
 from tandem_master.errors import DataError
-from tandem_cli.errors import UserError
 
 CPU_HEAD_MULTIPLE = 32
 """vLLM's CPU attention takes head dimensions that are multiples of this."""
@@ -68,13 +68,13 @@ def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
         yield "spec.hybrid.gpu.sharing: this machine has no NVIDIA GPU; use None to run on its CPU"
     if spec.rollout.elastic.replicas:
         yield (
-            f"spec.rollout.elastic.replicas: is {spec.rollout.elastic.replicas}, but rollout-only pods get their weights "
-            "from peers, which this release does not transfer; use 0"
+            f"spec.rollout.elastic.replicas: is {spec.rollout.elastic.replicas}, but this release does not transfer "
+            "weights to rollout-only pods; use 0"
         )
     if not spec.recipe.partial_rollout.exclude_old_segments:
         yield (
-            "spec.recipe.partialRollout.excludeOldSegments: is false, but this release trains on segments of the current "
-            "generation only; use true"
+            "spec.recipe.partialRollout.excludeOldSegments: is false, but this release trains on the segments of the "
+            "current generation only; use true"
         )
 
 
@@ -92,11 +92,11 @@ def _budget_problems(spec: RLJobSpec, catalogue: Catalogue) -> Iterator[str]:
     budget = spec.recipe.partial_rollout.token_budget
     if budget < longest:
         yield (
-            f"spec.recipe.partialRollout.tokenBudget: {budget} is less than the longest prompt ({longest} tokens, problem "
-            f"{prompt}); use {longest} or more"
+            f"spec.recipe.partialRollout.tokenBudget: {budget} is less than the longest prompt ({longest} tokens, "
+            f"problem {prompt}); use {longest} or more"
         )
     if len(catalogue.problems) < spec.recipe.problems_per_iteration:
         yield (
-            f"spec.recipe.problemsPerIteration: is {spec.recipe.problems_per_iteration}, but spec.data.train holds only "
+            f"spec.recipe.problemsPerIteration: is {spec.recipe.problems_per_iteration}, but spec.data.train holds "
             f"{len(catalogue.problems)} problems; use {len(catalogue.problems)} or fewer"
         )

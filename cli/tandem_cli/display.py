@@ -60,7 +60,7 @@ class Display:
         """Print every new line of every container's log, with the container's name before it."""
         offsets: dict[Path, int] = {}
         while True:
-            for path in sorted(logs.glob("*/*.log")):
+            for path in _log_files(logs):
                 offsets[path] = self._print_from(path, offsets.get(path, 0), f"{path.parent.name}/{path.stem}")
             await asyncio.sleep(LOG_SECONDS)
 
@@ -81,3 +81,7 @@ class Display:
         for line in lines:
             self.line(f"[{name}] {line}")
         return offset + len(complete[0]) + len(complete[1])
+
+
+def _log_files(logs: Path) -> list[Path]:
+    return sorted(logs.glob("*/*.log"))

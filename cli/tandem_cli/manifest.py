@@ -30,8 +30,6 @@ def resolve_paths(job: RLJob, folder: Path) -> RLJob:
     policy: PolicySpec = spec.policy.model_copy(
         update={"model": ModelSource(path=str((folder / spec.policy.model.path).resolve()))}
     )
-    train = tuple(
-        item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.train
-    )
+    train = tuple(item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.train)
     data: DataSpec = spec.data.model_copy(update={"train": train})
     return job.model_copy(update={"spec": spec.model_copy(update={"policy": policy, "data": data})})

@@ -111,8 +111,8 @@ def _check_memory(session: Session, plan: Plan) -> None:
         raise MachineError(f"{root}: cannot be used ({error.strerror}); mount a tmpfs there") from None
     if free < wanted:
         raise MachineError(
-            f"{root}: has {_mebibytes(free)} MiB free, the weights of {pods} pods need 2 x {_mebibytes(segment)} MiB each "
-            f"and {_mebibytes(MANIFEST_BYTES)} MiB beside them; remount it larger "
+            f"{root}: has {_mebibytes(free)} MiB free, the weights of {pods} pods need 2 x {_mebibytes(segment)} MiB "
+            f"each and {_mebibytes(MANIFEST_BYTES)} MiB beside them; remount it larger "
             f"(mount -o remount,size={_mebibytes(2 * wanted)}M {root}) or choose a smaller policy"
         )
 

@@ -24,7 +24,10 @@ from tandem_cli.session import Session, memory_folder, run
 @click.option("--logs", is_flag=True, help="Print the log lines of all containers as they come.")
 @click.option("--network", help="Loopback network of the run, such as 127.31.7.0/24. [default: from the run folder]")
 @click.option(
-    "--shared-memory", type=click.Path(path_type=Path), default=Path("/dev/shm"), show_default=True,
+    "--shared-memory",
+    type=click.Path(path_type=Path),
+    default=Path("/dev/shm"),
+    show_default=True,
     help="The tmpfs that holds the weight segments.",
 )
 def up(

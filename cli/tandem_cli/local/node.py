@@ -5,12 +5,12 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from tandem_operator.plan.job import Plan
-from tandem_operator.plan.objects import Container, Pod
 from tandem_cli.local.cleanup import Cleanup
 from tandem_cli.local.container import ContainerProcess, Program
 from tandem_cli.local.environment import container_environment
 from tandem_cli.local.volumes import Folders, make_volumes, translate
+from tandem_operator.plan.job import Plan
+from tandem_operator.plan.objects import Container, Pod
 
 MASTER_STOP_SECONDS = 9.0
 """The master finishes its iteration or saves where it is, within this time."""
@@ -77,9 +77,7 @@ class Node:
         argv = [translate(container, volumes, word) for word in (*container.command, *container.args)]
         environment = container_environment(pod, container, volumes, address, temporary)
         name = pod.metadata.name
-        return Program(
-            f"{name}/{container.name}", argv, environment, self._logs / name / f"{container.name}.log"
-        )
+        return Program(f"{name}/{container.name}", argv, environment, self._logs / name / f"{container.name}.log")
 
 
 async def _stop(containers: list[ContainerProcess], seconds: float) -> None:

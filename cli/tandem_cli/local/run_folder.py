@@ -68,7 +68,9 @@ def _prepare(path: Path, start: Start) -> None:
             raise UserError(f"--resume: {path} holds no run; leave the option out")
         return
     if start is Start.REFUSE:
-        raise UserError(f"{path}: holds {_describe(path)}; add --resume to go on, or --fresh to delete it and start over")
+        raise UserError(
+            f"{path}: holds {_describe(path)}; add --resume to go on, or --fresh to delete it and start over"
+        )
     if start is Start.FRESH:
         _empty(path)
 
