@@ -123,8 +123,6 @@ class RunEnded(Resource):
     """Cause of a failure, for people."""
 
 
-Record = Annotated[
-    RunStarted | SwitchRecord | PhaseRecord | IterationRecord | RunEnded, Field(discriminator="kind")
-]
+Record = Annotated[RunStarted | SwitchRecord | PhaseRecord | IterationRecord | RunEnded, Field(discriminator="kind")]
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 """Parses one line."""

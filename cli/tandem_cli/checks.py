@@ -10,8 +10,11 @@ from tandem_checkpoint.architectures import UnsupportedArchitecture, architectur
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
-from tandem_master.data.catalogue import Catalogue, load_catalogue
+from tandem_master.data.catalogue import load_catalogue
+from tandem_master.data.problems import read_problem_set
 from tandem_master.errors import DataError
+from tandem_operator.plan.errors import SpecError
+from tandem_operator.plan.job import Surroundings, plan_job
 
 CPU_HEAD_MULTIPLE = 32
 """vLLM's CPU attention takes head dimensions that are multiples of this."""
@@ -20,9 +23,10 @@ GPU_CONTROL = Path("/dev/nvidiactl")
 
 def check_job(job: RLJob) -> None:
     """Raise UserError with one line for every problem that can be found without starting anything."""
-    problems = [*_policy_problems(job.spec), *_placement_problems(job.spec)]
-    if not problems:
-        problems = [*_data_problems(job.spec)]
+    policy, data = [*_policy_problems(job.spec)], [*_data_problems(job.spec)]
+    problems = [*policy, *_placement_problems(job.spec), *_plan_problems(job), *data]
+    if not policy and not data:
+        problems += _budget_problems(job.spec)
     if problems:
         raise UserError(*problems)
 
@@ -78,16 +82,27 @@ def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
         )
 
 
+def _plan_problems(job: RLJob) -> Iterator[str]:
+    try:
+        plan_job(job, Surroundings(etcd_endpoints=("127.0.0.1:2379",), token="", shared_memory_bytes=1))
+    except SpecError as error:
+        yield str(error)
+
+
 def _data_problems(spec: RLJobSpec) -> Iterator[str]:
+    for item in spec.data.train:
+        try:
+            read_problem_set(item)
+        except DataError as error:
+            yield str(error)
+
+
+def _budget_problems(spec: RLJobSpec) -> Iterator[str]:
     try:
         catalogue = load_catalogue(spec.policy, spec.data)
     except DataError as error:
         yield str(error)
         return
-    yield from _budget_problems(spec, catalogue)
-
-
-def _budget_problems(spec: RLJobSpec, catalogue: Catalogue) -> Iterator[str]:
     longest, prompt = max((len(tokens), name) for name, tokens in catalogue.prompt_token_ids.items())
     budget = spec.recipe.partial_rollout.token_budget
     if budget < longest:

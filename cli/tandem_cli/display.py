@@ -25,6 +25,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.hint = HINT
+        self._offsets: dict[Path, int] = {}
 
     def line(self, text: str) -> None:
         """Print one line as it is."""
@@ -56,12 +57,16 @@ class Display:
                     await task
                 self._draw(view, feed)
 
+    def skip_logs(self, logs: Path) -> None:
+        """Leave out what earlier runs have logged."""
+        self._offsets = {path: path.stat().st_size for path in _log_files(logs)}
+
     async def follow_logs(self, logs: Path) -> None:
         """Print every new line of every container's log, with the container's name before it."""
-        offsets: dict[Path, int] = {}
         while True:
             for path in _log_files(logs):
-                offsets[path] = self._print_from(path, offsets.get(path, 0), f"{path.parent.name}/{path.stem}")
+                name = f"{path.parent.name}/{path.stem}"
+                self._offsets[path] = self._print_from(path, self._offsets.get(path, 0), name)
             await asyncio.sleep(LOG_SECONDS)
 
     async def _refresh(self, view: Live, feed: Feed) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tandem_cli.display import Display
 from tandem_cli.errors import MachineError
-from tandem_cli.report.history import read_history
+from tandem_cli.report.history import HistoryError, read_history
 from tandem_cli.report.page import write_page
 from tandem_cli.report.png import write_png
 from tandem_cli.report.summary import summarize
@@ -16,7 +16,10 @@ def write_outcome(session: Session, display: Display, summary_path: Path | None)
     """Write summary.json, report.png and report.html, and show the end; a run without history has none."""
     if not session.history.exists():
         return
-    history = read_history(session.history)
+    try:
+        history = read_history(session.history)
+    except HistoryError as error:
+        raise MachineError(str(error)) from None
     summary = summarize(history)
     page = session.folder / "report.html"
     try:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, SERVER_PORT
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, RENDEZVOUS_PORT, SERVER_PORT
 from tandem_api.job import RLJob
 from tandem_api.registry import Keys
 from tandem_checkpoint.registry.etcd import connect
@@ -27,7 +27,7 @@ from tandem_cli.live.state import LiveState, with_history
 from tandem_cli.local.cleanup import Cleanup, janitor
 from tandem_cli.local.etcd import CLIENT_PORT, PEER_PORT, etcd_program, find_etcd, until_healthy
 from tandem_cli.local.network import check_free, etcd_address, pod_addresses
-from tandem_cli.local.node import Node
+from tandem_cli.local.node import MASTER_STOP_SECONDS, Node
 from tandem_cli.local.run_folder import HISTORY
 from tandem_cli.local.volumes import Folders
 from tandem_cli.report.history import read_history
@@ -124,7 +124,12 @@ def _mebibytes(num_bytes: int) -> int:
 def _check_ports(session: Session, plan: Plan) -> None:
     spec = session.job.spec
     addresses = pod_addresses(session.network, (pod.metadata.name for pod in plan.pods))
-    ports = [ENGINE_PORT_TRAIN, ENGINE_PORT_ROLLOUT, *range(SERVER_PORT, SERVER_PORT + spec.hybrid.gpus_per_pod)]
+    ports = [
+        ENGINE_PORT_TRAIN,
+        ENGINE_PORT_ROLLOUT,
+        RENDEZVOUS_PORT,
+        *range(SERVER_PORT, SERVER_PORT + spec.hybrid.gpus_per_pod),
+    ]
     registry = etcd_address(session.network)
     check_free([(registry, CLIENT_PORT), (registry, PEER_PORT)])
     check_free((address, port) for address in addresses.values() for port in ports)
@@ -133,15 +138,17 @@ def _check_ports(session: Session, plan: Plan) -> None:
 async def _run(
     session: Session, display: Display, plan: Plan, folders: Folders, cleanup: Cleanup, executable: str
 ) -> int:
-    node = Node(cleanup, session.folder / "logs")
+    logs = session.folder / "logs"
+    display.skip_logs(logs)
+    node = Node(cleanup, logs)
     address = etcd_address(session.network)
     with ExitStack() as stack:
         stop = stack.enter_context(_signals(node))
-        etcd = await node.start_program(
-            etcd_program(executable, address, folders.memory / "etcd", session.folder / "logs" / "etcd.log")
-        )
+        etcd = await node.start_program(etcd_program(executable, address, folders.memory / "etcd", logs / "etcd.log"))
         try:
             await until_healthy(etcd, f"{address}:{CLIENT_PORT}")
+            if stop.asked.is_set():
+                return STOPPED_BY_USER
             addresses = pod_addresses(session.network, (pod.metadata.name for pod in plan.pods))
             await node.start_pods(plan, addresses, folders)
             return await _watch(session, display, node, stop, f"{address}:{CLIENT_PORT}")
@@ -169,8 +176,6 @@ def _signals(node: Node) -> Iterator[Stop]:
         if stop.asked.is_set():
             stop.at_once.set()
             node.kill()
-        elif node.containers:
-            node.master.signal(signal.SIGTERM)
         stop.asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -201,11 +206,11 @@ async def _watch(session: Session, display: Display, node: Node, stop: Stop, end
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         feed.take(tail.new_records())
-    if stop.at_once.is_set():
+    if stop.asked.is_set():
         return STOPPED_BY_USER
     if failed is not None:
         raise MachineError(feed.state.error or failed)
-    return STOPPED_BY_USER if stop.asked.is_set() else 0
+    return 0
 
 
 def _first_state(session: Session) -> LiveState:
@@ -219,14 +224,21 @@ def _first_state(session: Session) -> LiveState:
 
 
 async def _ended(node: Node, stop: Stop) -> str | None:
-    """Wait for the master, or for another container to end before it; return the failure, None for success."""
+    """Wait for the master, for another container to end before it, or for the user to stop the job.
+
+    Returns the failure, None for success. After the user's word the master gets its time and no more.
+    """
     master = asyncio.create_task(node.master.wait(), name="master")
     other = asyncio.create_task(node.first_failure(), name="containers")
+    asked = asyncio.create_task(stop.asked.wait(), name="stop")
     try:
-        await asyncio.wait({master, other}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({master, other, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.asked.is_set():
+            node.master.signal(signal.SIGTERM)
         if not master.done():
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(master), MASTER_VERDICT_SECONDS)
+                seconds = MASTER_STOP_SECONDS if stop.asked.is_set() else MASTER_VERDICT_SECONDS
+                await asyncio.wait_for(asyncio.shield(master), seconds)
         if master.done() and master.result() == 0:
             return None
         if other.done():
@@ -234,5 +246,5 @@ async def _ended(node: Node, stop: Stop) -> str | None:
             return f"{ended.name}: ended while the job ran: {ended.last_words()}; see {ended.log}"
         return f"{node.master.name}: {node.master.last_words()}; see {node.master.log}"
     finally:
-        for task in (master, other):
+        for task in (master, other, asked):
             task.cancel()

@@ -12,7 +12,7 @@ from tandem_cli.local.volumes import Folders, make_volumes, translate
 from tandem_operator.plan.job import Plan
 from tandem_operator.plan.objects import Container, Pod
 
-MASTER_STOP_SECONDS = 9.0
+MASTER_STOP_SECONDS = 8.5
 """The master finishes its iteration or saves where it is, within this time."""
 ENGINE_STOP_SECONDS = 3.0
 

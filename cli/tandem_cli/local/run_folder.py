@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tandem_cli.errors import MachineError, UserError
-from tandem_cli.report.history import HistoryError, read_history
+from tandem_cli.report.history import History, HistoryError, read_history
 
 MARKER = ".tandem-run.json"
 """File that says: this folder was made by `tandem up` and may be emptied by --fresh."""
@@ -40,6 +40,7 @@ def run_folder(path: Path, job: str, start: Start) -> Iterator[Path]:
         raise MachineError(f"{path}: cannot be written ({error.strerror}); choose another with --run-dir") from None
     try:
         _lock(descriptor, path, job)
+        _check_job(path, job, start)
         _prepare(path, start)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps({"job": job, "pid": os.getpid()}).encode())
@@ -71,14 +72,31 @@ def _prepare(path: Path, start: Start) -> None:
         raise UserError(
             f"{path}: holds {_describe(path)}; add --resume to go on, or --fresh to delete it and start over"
         )
+    if start is Start.RESUME and _history(path) is None:
+        raise UserError(f"--resume: {path / HISTORY} cannot be read; repair it, or start over with --fresh")
     if start is Start.FRESH:
         _empty(path)
 
 
-def _describe(path: Path) -> str:
+def _history(path: Path) -> History | None:
+    """Return the history of the run, None where it cannot be read."""
     try:
-        history = read_history(path / HISTORY)
+        return read_history(path / HISTORY)
     except HistoryError:
+        return None
+
+
+def _check_job(path: Path, job: str, start: Start) -> None:
+    """A resumed run goes on with its own job: another one's buffer means nothing to it."""
+    marker = (path / MARKER).read_text()
+    owner = json.loads(marker).get("job", job) if marker else job
+    if start is Start.RESUME and owner != job:
+        raise UserError(f"--resume: {path} holds the job {owner}, not {job}; give its own folder with --run-dir")
+
+
+def _describe(path: Path) -> str:
+    history = _history(path)
+    if history is None:
         return "an unreadable run"
     done = history.iterations[-1].iteration if history.iterations else 0
     finished = history.ended is not None and history.ended.result == "Completed"
@@ -86,10 +104,13 @@ def _describe(path: Path) -> str:
 
 
 def _empty(path: Path) -> None:
-    for item in path.iterdir():
-        if item.name == MARKER:
-            continue
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
+    try:
+        for item in path.iterdir():
+            if item.name == MARKER:
+                continue
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be emptied ({error.strerror}); choose another with --run-dir") from None
