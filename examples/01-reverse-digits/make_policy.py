@@ -165,8 +165,9 @@ def main() -> None:
     arguments = read_arguments()
     out: Path = arguments.out
     parts = [out / "policy", out / "data"]
-    if any(part.exists() for part in parts) and not arguments.force:
-        raise SystemExit(f"{out} already holds a policy or data: pass --force to replace them")
+    if all(part.exists() for part in parts) and not arguments.force:
+        print(f"{out} holds a policy and data already: pass --force to make them anew")
+        return
     started = time.monotonic()
     torch.set_num_threads(1)  # sums in a fixed order: the same seed gives the same weights
     torch.manual_seed(arguments.seed)
