@@ -15,4 +15,5 @@ class Resource(BaseModel):
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
+        ser_json_inf_nan="strings",
     )

@@ -12,7 +12,9 @@ from typing import cast
 import click
 
 from tandem_api.registry import Role
-from tandem_checkpoint.gpu_token import GpuToken
+from tandem_checkpoint.architectures import UnsupportedArchitecture
+from tandem_checkpoint.architectures.config import PolicyFolderError
+from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
 from tandem_checkpoint.http import build_app, serve
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, adopt_orphans, die_with_parent
@@ -29,7 +31,16 @@ from tandem_checkpoint.switch.train import TrainSide
 logger = logging.getLogger("tandem_checkpoint")
 
 TOKEN_FILE = "gpu.token"
-KNOWN_ERRORS = (RegistryError, ChildGone, SegmentError, SettingsError, TimeoutError)
+KNOWN_ERRORS = (
+    RegistryError,
+    ChildGone,
+    SegmentError,
+    SettingsError,
+    PolicyFolderError,
+    UnsupportedArchitecture,
+    TokenTimeout,
+    TimeoutError,
+)
 """What ends an engine without being a bug of ours: the container is started again."""
 
 
@@ -41,7 +52,7 @@ def main(role: str) -> None:
     if PARENT_VARIABLE in os.environ:
         die_with_parent(signal.SIGTERM)
     adopt_orphans()
-    sys.exit(asyncio.run(_supervised(cast(Role, role))))
+    sys.exit(asyncio.run(_supervised(cast("Role", role))))
 
 
 async def _supervised(role: Role) -> int:
@@ -55,12 +66,12 @@ async def _supervised(role: Role) -> int:
         logger.info("stopped")
         return 0
     except KNOWN_ERRORS as error:
-        logger.error("%s", error)  # noqa: TRY400 - the cause is one line
+        logger.error("%s", error)
         return 1
     except BaseExceptionGroup as group:
         known, unknown = group.split(KNOWN_ERRORS)
-        for error in _leaves(known):
-            logger.error("%s", error)  # noqa: TRY400 - the cause is one line
+        for cause in _leaves(known):
+            logger.error("%s", cause)
         if unknown is not None:
             raise unknown from None
         return 1

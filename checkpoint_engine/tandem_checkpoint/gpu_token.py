@@ -14,7 +14,7 @@ POLL_SECONDS = 0.002
 """flock has no asynchronous wait; this is what a hand-over costs at most."""
 
 
-class TokenTimeout(Exception):
+class TokenTimeout(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The other container did not give the devices back in time."""
 
 
@@ -34,7 +34,7 @@ class GpuToken:
         """Take the token; raise TokenTimeout when the other side keeps it longer than `deadline_seconds`."""
         try:
             async with asyncio.timeout(deadline_seconds):
-                while not self._try():
+                while not self._try():  # noqa: ASYNC110 - the kernel tells nobody when a lock is freed
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise TokenTimeout(

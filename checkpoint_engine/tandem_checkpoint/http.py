@@ -1,29 +1,38 @@
-"""The engine's HTTP API. Everything but the health checks wants the job's bearer token."""
+"""The engine's HTTP API. Everything but the health checks wants the job's bearer token."""  # noqa: A005 - always imported by its full name
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import uvicorn
 from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
 from tandem_api.registry import MemberState, MemberStatus
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.ranks import CommandRefused
-from tandem_checkpoint.switch.train import TrainSide, WrongPhase
+from tandem_checkpoint.switch.train import WrongPhase
 
-STATUS_OF = {WrongPhase: 409, CommandRefused: 422, ChildGone: 503}
+STATUS_OF = {WrongPhase: 409, CommandRefused: 422, RequestValidationError: 422, ChildGone: 503}
 """HTTP status of each error that a request can meet."""
 
 
-class Unauthorized(Exception):
+class Unauthorized(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The request has no token, or another job's."""
 
 
-def build_app(token: str, status: Callable[[], MemberStatus], trainer: TrainSide | None) -> FastAPI:
+class Trainer(Protocol):
+    """What a trainer's API needs of its side."""
+
+    async def train(self, request: TrainRequest) -> TrainResponse: ...
+
+    async def save(self, request: SaveRequest) -> SaveResponse: ...
+
+
+def build_app(token: str, status: Callable[[], MemberStatus], trainer: Trainer | None) -> FastAPI:
     """Return the API of one member; a trainer also trains and saves."""
     app = FastAPI(title="tandem-engine", version="1")
     for error in (*STATUS_OF, Unauthorized):
@@ -53,7 +62,7 @@ def build_app(token: str, status: Callable[[], MemberStatus], trainer: TrainSide
     return app
 
 
-def _add_trainer(app: FastAPI, guard: list[object], trainer: TrainSide) -> None:
+def _add_trainer(app: FastAPI, guard: list[object], trainer: Trainer) -> None:
     @app.post("/v1/train", dependencies=guard)  # type: ignore[arg-type]
     async def train(request: TrainRequest) -> TrainResponse:
         """Train one batch. 409: another epoch. 422: trainer and server disagree about the weights."""
@@ -76,10 +85,15 @@ def _bearer(token: str) -> Callable[[str], Awaitable[None]]:
 async def _problem(_: Request, error: Exception) -> JSONResponse:
     """Answer with a structured error (RFC 9457)."""
     status = STATUS_OF.get(type(error), 401)
-    details = ProblemDetails(title=type(error).__name__, status=status, detail=str(error))
-    return JSONResponse(
-        details.model_dump(mode="json"), status_code=status, media_type="application/problem+json"
-    )
+    detail = _first_problem(error) if isinstance(error, RequestValidationError) else str(error)
+    details = ProblemDetails(title=type(error).__name__, status=status, detail=detail)
+    return JSONResponse(details.model_dump(mode="json"), status_code=status, media_type="application/problem+json")
+
+
+def _first_problem(error: RequestValidationError) -> str:
+    """Return what is wrong with a request's body, without the body: a batch is long."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}; see /docs for what it takes"
 
 
 class QuietServer(uvicorn.Server):
@@ -92,8 +106,7 @@ class QuietServer(uvicorn.Server):
 
 async def serve(app: FastAPI, host: str, port: int) -> None:
     """Answer requests until cancelled."""
-    server = QuietServer(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off"))
+    server = QuietServer(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
+    )
     await server.serve()
-
-
-

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import ValidationError
+
 from tandem_api.engine import JobConfig
 from tandem_api.registry import Keys
 
@@ -34,11 +36,10 @@ class Settings:
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment; raise SettingsError naming the variable that is missing or the file that is wrong."""
-        config = Path(_variable("TANDEM_CONFIG"))
         state = os.environ.get("TANDEM_STATE")
         return cls(
-            config=JobConfig.model_validate_json(config.read_text()),
-            token=Path(_variable("TANDEM_TOKEN_FILE")).read_text().strip(),
+            config=_job_config(_content("TANDEM_CONFIG")),
+            token=_content("TANDEM_TOKEN_FILE").strip(),
             etcd=tuple(_variable("TANDEM_ETCD").split(",")),
             pod=_variable("POD_NAME"),
             address=_variable("POD_IP"),
@@ -52,3 +53,23 @@ def _variable(name: str) -> str:
         return os.environ[name]
     except KeyError:
         raise SettingsError(f"{name}: is not set; start the engine by the planner's pods") from None
+
+
+def _content(name: str) -> str:
+    """Return what stands in the file that a variable names."""
+    path = Path(_variable(name))
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise SettingsError(f"{name}: {path} cannot be read ({error.strerror}); mount the job's volume there") from None
+
+
+def _job_config(raw: str) -> JobConfig:
+    try:
+        return JobConfig.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the file"
+        raise SettingsError(
+            f"TANDEM_CONFIG: {place}: {first['msg']}; are operator and engine of the same version?"
+        ) from None

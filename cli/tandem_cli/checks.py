@@ -10,6 +10,7 @@ from tandem_checkpoint.architectures import UnsupportedArchitecture, architectur
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
+from tandem_cli.local.environment import POD_FIELDS, is_known
 from tandem_master.data.catalogue import load_catalogue
 from tandem_master.data.problems import read_problem_set
 from tandem_master.errors import DataError
@@ -84,9 +85,18 @@ def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
 
 def _plan_problems(job: RLJob) -> Iterator[str]:
     try:
-        plan_job(job, Surroundings(etcd_endpoints=("127.0.0.1:2379",), token="", shared_memory_bytes=1))
+        plan = plan_job(job, Surroundings(etcd_endpoints=("127.0.0.1:2379",), token="", shared_memory_bytes=1))
     except SpecError as error:
         yield str(error)
+        return
+    containers = {container.name: container for pod in plan.pods for container in pod.spec.containers}
+    for container in containers.values():
+        for item in container.env:
+            if not is_known(item):
+                yield (
+                    f"spec.podTemplate.spec.containers[{container.name}].env[{item.name}].valueFrom: cannot be told "
+                    f"without a cluster; use value, or a fieldRef to {', '.join(POD_FIELDS[:-1])} or {POD_FIELDS[-1]}"
+                )
 
 
 def _data_problems(spec: RLJobSpec) -> Iterator[str]:

@@ -49,20 +49,25 @@ class Feed:
 
 
 class HistoryTail:
-    """Reads the records that a history file has gained since the last look."""
+    """Reads the records that a history file has gained since the last look.
+
+    Only whole lines count as seen: what a killed master left torn is cut off by the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-        self._partial = b""
+        self._offset = 0
+        self._new_lines()
 
     def new_records(self) -> list[Record]:
         """Return the new complete records."""
+        return [RECORD.validate_json(line) for line in self._new_lines() if line.strip()]
+
+    def _new_lines(self) -> list[bytes]:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            fresh = file.read()
-        self._offset += len(fresh)
-        *lines, self._partial = (self._partial + fresh).split(b"\n")
-        return [RECORD.validate_json(line) for line in lines if line.strip()]
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return whole.split(b"\n")

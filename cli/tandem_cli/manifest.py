@@ -16,7 +16,9 @@ def read_job(path: Path) -> RLJob:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the RLJob's file with -f") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply; make it flatter") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not UTF-8, dates that do not exist
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct its syntax") from None
     try:
         return resolve_paths(parse_job(document), path.resolve().parent)

@@ -6,7 +6,6 @@ from tandem_cli.display import Display
 from tandem_cli.errors import MachineError
 from tandem_cli.report.history import HistoryError, read_history
 from tandem_cli.report.page import write_page
-from tandem_cli.report.png import write_png
 from tandem_cli.report.summary import summarize
 from tandem_cli.report.table import render_end
 from tandem_cli.session import Session
@@ -14,6 +13,9 @@ from tandem_cli.session import Session
 
 def write_outcome(session: Session, display: Display, summary_path: Path | None) -> None:
     """Write summary.json, report.png and report.html, and show the end; a run without history has none."""
+    # Matplotlib takes longer to import than everything else together; only the end of a run needs it.
+    from tandem_cli.report.png import write_png
+
     if not session.history.exists():
         return
     try:

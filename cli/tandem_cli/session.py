@@ -31,6 +31,7 @@ from tandem_cli.local.node import MASTER_STOP_SECONDS, Node
 from tandem_cli.local.run_folder import HISTORY
 from tandem_cli.local.volumes import Folders
 from tandem_cli.report.history import read_history
+from tandem_cli.report.quantity import plural_text
 from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.job import Plan, Surroundings, plan_job
 
@@ -111,8 +112,8 @@ def _check_memory(session: Session, plan: Plan) -> None:
         raise MachineError(f"{root}: cannot be used ({error.strerror}); mount a tmpfs there") from None
     if free < wanted:
         raise MachineError(
-            f"{root}: has {_mebibytes(free)} MiB free, the weights of {pods} pods need 2 x {_mebibytes(segment)} MiB "
-            f"each and {_mebibytes(MANIFEST_BYTES)} MiB beside them; remount it larger "
+            f"{root}: has {_mebibytes(free)} MiB free, the weights of {plural_text(pods, 'pod')} need "
+            f"2 x {_mebibytes(segment)} MiB each and {_mebibytes(MANIFEST_BYTES)} MiB beside them; remount it larger "
             f"(mount -o remount,size={_mebibytes(2 * wanted)}M {root}) or choose a smaller policy"
         )
 

@@ -7,7 +7,7 @@ ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for ar
 """By the name that `architectures` of config.json holds."""
 
 
-class UnsupportedArchitecture(Exception):
+class UnsupportedArchitecture(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The policy's family has no table."""
 
 

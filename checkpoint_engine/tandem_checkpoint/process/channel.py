@@ -14,7 +14,7 @@ CHANNEL_VARIABLE = "TANDEM_CHANNEL_FD"
 """Environment variable that tells a child which descriptor its end is."""
 
 
-class ChannelClosed(Exception):
+class ChannelClosed(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The other side has ended."""
 
 

@@ -18,7 +18,7 @@ KILL_SECONDS = 10.0
 """Time in which a killed group must be gone."""
 
 
-class ChildGone(Exception):
+class ChildGone(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The child ended although it was needed; the message says how."""
 
 

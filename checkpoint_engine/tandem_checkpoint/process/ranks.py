@@ -12,7 +12,7 @@ from tandem_checkpoint.process.commands import RANK_ANSWER, RankAnswer, RankComm
 Answer = TypeVar("Answer")
 
 
-class CommandRefused(Exception):
+class CommandRefused(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """A rank did not carry out a command; the message is its reason."""
 
 

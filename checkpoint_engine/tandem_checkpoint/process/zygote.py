@@ -6,6 +6,7 @@ parent, so it reaps them and tells how they ended.
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,13 +36,18 @@ GROUP_POLL_SECONDS = 0.002
 class Server:
     """One forked server."""
 
-    def __init__(self, pid: int, channel: Channel, ended: asyncio.Future[int]) -> None:
+    def __init__(self, pid: int, channel: Channel, ended: asyncio.Future[int], zygote_pid: int) -> None:
         self.pid = pid
+        self._zygote_pid = zygote_pid
         self._channel = channel
         self._ended = ended
 
     async def send(self, command: ServerCommand) -> None:
-        await self._channel.send(command.model_dump_json())
+        """Send a command; raise ChildGone where the server has ended."""
+        try:
+            await self._channel.send(command.model_dump_json())
+        except ChannelClosed:
+            raise ChildGone(await self._end()) from None
 
     async def expect(self, step: str) -> None:
         """Wait for a step; raise ChildGone with the cause where the server fails or ends instead."""
@@ -58,7 +64,7 @@ class Server:
         async with asyncio.timeout(KILL_SECONDS):
             await asyncio.shield(self._ended)
             while group_exists(self.pid):
-                reap_orphans(own=set())
+                reap_orphans(own={self._zygote_pid})
                 await asyncio.sleep(GROUP_POLL_SECONDS)
         self._channel.close()
 
@@ -71,8 +77,10 @@ class Server:
         try:
             return SERVER_ANSWER.validate_json(await self._channel.receive())
         except ChannelClosed:
-            code = await self._ended
-            raise ChildGone(how_it_ended("the server", code)) from None
+            raise ChildGone(await self._end()) from None
+
+    async def _end(self) -> str:
+        return how_it_ended("the server", await asyncio.shield(self._ended))
 
 
 class Zygote:
@@ -103,7 +111,13 @@ class Zygote:
             async with asyncio.timeout(deadline_seconds):
                 ready = ZYGOTE_ANSWER.validate_json(await child.channel.receive())
         except ChannelClosed:
+            ours.close()
+            child.channel.close()
             raise ChildGone(await child.wait()) from None
+        except BaseException:
+            ours.close()
+            await child.kill()
+            raise
         assert isinstance(ready, ZygoteReady)
         if ready.num_threads > 1:
             logger.warning("the zygote has %d threads; forking it may deadlock", ready.num_threads)
@@ -120,14 +134,18 @@ class Zygote:
         return await self._child.wait()
 
     async def fork(self, arguments: Sequence[str]) -> Server:
-        """Fork a server that parses `arguments` and then waits for its word to go."""
+        """Fork a server that parses `arguments` and then waits for its word to go. ChildGone: the zygote has ended."""
         ours, theirs = socket.socketpair()
         with theirs:
             async with self._lock, asyncio.timeout(FORK_SECONDS):
-                socket.send_fds(self._descriptors, [b"channel"], [theirs.fileno()])
-                await self._child.channel.send(Fork(arguments=tuple(arguments)).model_dump_json())
+                try:
+                    socket.send_fds(self._descriptors, [b"channel"], [theirs.fileno()])
+                    await self._child.channel.send(Fork(arguments=tuple(arguments)).model_dump_json())
+                except (ConnectionError, ChannelClosed):
+                    ours.close()
+                    raise ChildGone(await self._child.wait()) from None
                 forked = await self._forked.get()
-        return Server(forked.pid, await Channel.over(ours), self._ending(forked.pid))
+        return Server(forked.pid, await Channel.over(ours), self._ending(forked.pid), self.pid)
 
     async def kill(self) -> None:
         """Kill the zygote; its servers die with it."""
@@ -135,6 +153,7 @@ class Zygote:
             self._reader.cancel()
         if self._child.running:
             await self._child.kill()
+        self._child.channel.close()
         self._descriptors.close()
 
     async def _read(self) -> None:
@@ -150,6 +169,9 @@ class Zygote:
                             ending.set_result(code)
                     case ZygoteReady():
                         continue
+        for ending in self._endings.values():  # the zygote is gone, and the kernel kills its servers with it
+            if not ending.done():
+                ending.set_result(-signal.SIGKILL)
 
     def _ending(self, pid: int) -> asyncio.Future[int]:
         return self._endings.setdefault(pid, asyncio.get_running_loop().create_future())

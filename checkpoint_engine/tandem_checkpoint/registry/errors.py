@@ -5,13 +5,13 @@ class RegistryError(Exception):
     """The registry cannot do what it was asked."""
 
 
-class RegistryUnreachable(RegistryError):
+class RegistryUnreachable(RegistryError):  # noqa: N818 - what has happened, not whose mistake it is
     """No answer within the deadline; trying again later can help."""
 
 
-class Fenced(RegistryError):
+class Fenced(RegistryError):  # noqa: N818 - what has happened, not whose mistake it is
     """The guard of a transaction does not hold: somebody newer owns the key. Trying again cannot help."""
 
 
-class LeaseLost(RegistryError):
+class LeaseLost(RegistryError):  # noqa: N818 - what has happened, not whose mistake it is
     """The lease has expired: its keys are gone, and this member must register anew."""

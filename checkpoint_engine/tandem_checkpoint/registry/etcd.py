@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
 from etcd3aio import Etcd3Client, EtcdError
 from etcd3aio._protobuf import Compare, LeaseKeepAliveResponse
 from etcd3aio.kv import KVService, prefix_range_end
 from etcd3aio.lease import LeaseService
 from etcd3aio.watch import WatchService
 
-from tandem_checkpoint.registry.errors import Fenced, RegistryError, RegistryUnreachable
+from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError, RegistryUnreachable
 from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Put, Registry
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,10 @@ async def _mapped(operation: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(CALL_SECONDS * 3):
             yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            raise LeaseLost(f"etcd: {operation} hangs on a lease that has expired") from error
+        raise RegistryUnreachable(f"etcd: {operation} failed ({_words(error)}); see etcd's log") from error
     except (EtcdError, TimeoutError) as error:
         raise RegistryUnreachable(f"etcd: {operation} got no answer ({error}); is it running?") from error
 
@@ -86,7 +92,8 @@ class EtcdRegistry:
                 known = set(values)
                 yield gone + tuple(Change(key, value) for key, value in values.items())
                 async for changes in self._changes(prefix, revision + 1):
-                    known |= {change.key for change in changes}
+                    for change in changes:
+                        (known.discard if change.value is None else known.add)(change.key)
                     yield changes
             except RegistryUnreachable as error:
                 logger.warning("watch of %s broke (%s); opening it again", prefix, error)
@@ -104,7 +111,7 @@ class EtcdRegistry:
             renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await renewal
-            with suppress(EtcdError):
+            with suppress(EtcdError, TimeoutError, grpc.aio.AioRpcError):  # it may be gone already, or etcd itself
                 await self._leases.revoke(granted.ID, timeout=1.0, max_attempts=1)
 
     async def _list(self, prefix: str) -> tuple[dict[str, str], int]:
@@ -123,6 +130,8 @@ class EtcdRegistry:
                         Change(event.kv.key.decode(), None if event.type == DELETE_EVENT else event.kv.value.decode())
                         for event in response.events
                     )
+        except grpc.aio.AioRpcError as error:
+            raise RegistryUnreachable(_words(error)) from error
         finally:
             await stream.aclose()  # type: ignore[attr-defined]
 
@@ -166,17 +175,19 @@ class EtcdLease:
                 self._renewed_at = sent_at
 
     async def _renew_once(self) -> LeaseKeepAliveResponse:
-        import grpc.aio
-
         stream = self._leases.keep_alive(self._id)
         try:
             async for answer in stream:
                 return answer
         except grpc.aio.AioRpcError as error:
-            raise RegistryUnreachable(f"etcd: {error.code().name}") from error
+            raise RegistryUnreachable(f"etcd: {_words(error)}") from error
         finally:
             stream.cancel()
         raise RegistryUnreachable("etcd closed the stream of the lease")
+
+
+def _words(error: grpc.aio.AioRpcError) -> str:
+    return f"{error.code().name}: {error.details()}"
 
 
 def _compare(guard: Guard) -> Compare:

@@ -8,7 +8,6 @@ from typing import TypeVar
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.store import Registry
 
-
 T = TypeVar("T")
 
 

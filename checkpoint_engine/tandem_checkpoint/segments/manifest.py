@@ -11,7 +11,7 @@ from tandem_api.weights import Piece, Shard
 from tandem_checkpoint.segments.layout import SegmentLayout
 
 
-class BrokenSegment(Exception):
+class BrokenSegment(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The bytes are not those that were registered, or some are missing; nothing may be served from them."""
 
 

@@ -1,7 +1,7 @@
 """One member: registered under a lease, acting on the master's word, reporting what came of it.
 
-    desired(epoch newer than ours, master alive) -> Switching -> Serving | Training | Idle
-                                                           \\-> Failed (with the cause; devices given back)
+* A `desired` with a newer epoch than ours, while the master is alive: Switching -> Serving, Training or Idle.
+* Where that goes wrong: Failed, with the cause.
 """
 
 import asyncio
@@ -92,11 +92,11 @@ class Member:
             async with asyncio.timeout(max(1.0, desired.deadline - time.time())):
                 outcome = await act(desired, stopwatch)
         except SWITCH_ERRORS as error:
-            logger.error("epoch %d: %s", desired.epoch, _cause(error))  # noqa: TRY400 - the cause is one line
+            logger.error("epoch %d: %s", desired.epoch, _cause(error))
             await self._report(desired.epoch, MemberState.FAILED, stopwatch=stopwatch, error=_cause(error))
             return
         await self._report(desired.epoch, outcome.state, outcome, stopwatch)
-        logger.info("epoch %d: %s", desired.epoch, outcome.state)
+        logger.info("epoch %d: %s, %d bytes of device memory", desired.epoch, outcome.state, outcome.device_bytes or 0)
 
     async def _report(
         self,
@@ -125,7 +125,7 @@ class Member:
 
 async def _watch_lease(lease: Lease) -> None:
     """Raise LeaseLost as soon as the lease is gone: from then on others may hold us for dead."""
-    while lease.alive:
+    while lease.alive:  # noqa: ASYNC110 - a lease also ends by the clock alone
         await asyncio.sleep(LEASE_CHECK_SECONDS)
     raise LeaseLost("the registry has dropped this member's lease; it starts anew with another incarnation")
 

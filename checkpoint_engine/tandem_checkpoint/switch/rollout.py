@@ -18,6 +18,7 @@ from tandem_checkpoint.process.zygote import Zygote
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import manifest_of
+from tandem_checkpoint.settings import Settings
 from tandem_checkpoint.switch.side import Outcome, Surroundings
 from tandem_checkpoint.switch.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.restart import Restart
@@ -61,7 +62,7 @@ class RolloutSide:
             inherit=(self._token.descriptor,),
             deadline_seconds=ZYGOTE_SECONDS,
         )
-        self._strategy = Restart(zygote, [self._command(port) for port in self._ports()])
+        self._strategy = Restart(zygote, [server_command(settings, port) for port in self._ports()])
         return Outcome(MemberState.IDLE, None)
 
     async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
@@ -128,26 +129,27 @@ class RolloutSide:
                 old.unlink(missing_ok=True)
         return path
 
-    def _command(self, port: int) -> Sequence[str]:
-        """Return vLLM's command line: ours first, so that the user's own arguments win."""
-        settings = self._around.settings
-        spec = settings.config.spec
-        arguments = [
-            *("--model", spec.policy.model.path, "--served-model-name", "policy"),
-            *("--load-format", "tandem_segment", "--dtype", spec.policy.dtype.value.lower()),
-            *("--max-model-len", str(self._max_model_length())),
-            *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-            *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),
-        ]
-        if settings.config.device == "cpu":
-            arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
-        arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
-        return (*arguments, "--host", settings.address, "--port", str(port))
 
-    def _max_model_length(self) -> int:
-        spec = self._around.settings.config.spec
-        policy = read_policy_config(Path(spec.policy.model.path))
-        return min(spec.policy.max_length_tokens, policy.max_positions)
+def server_command(settings: Settings, port: int) -> Sequence[str]:
+    """Return vLLM's command line: ours first, so that the user's own arguments win."""
+    spec = settings.config.spec
+    arguments = [
+        *("--model", spec.policy.model.path, "--served-model-name", "policy"),
+        *("--load-format", "tandem_segment", "--dtype", spec.policy.dtype.value.lower()),
+        *("--max-model-len", str(_max_model_length(settings))),
+        *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
+        *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),
+    ]
+    if settings.config.device == "cpu":
+        arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+    arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
+    return (*arguments, "--host", settings.address, "--port", str(port))
+
+
+def _max_model_length(settings: Settings) -> int:
+    spec = settings.config.spec
+    policy = read_policy_config(Path(spec.policy.model.path))
+    return min(spec.policy.max_length_tokens, policy.max_positions)
 
 
 def engine_argument(name: str, value: JsonValue) -> list[str]:

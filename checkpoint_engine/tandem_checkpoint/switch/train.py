@@ -38,7 +38,7 @@ GENERATIONS_KEPT = 2
 TRAINER_PROGRAM = "tandem_sidecars.megatron"
 
 
-class WrongPhase(Exception):
+class WrongPhase(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """A request belongs to another epoch than the one this member is in."""
 
 
@@ -53,6 +53,7 @@ class TrainSide:
         self._busy = asyncio.Lock()
         self._epoch = 0
         self._training = False
+        self._started = False
 
     @property
     def role(self) -> Role:
@@ -82,6 +83,7 @@ class TrainSide:
                 inherit=(self._token.descriptor,),
             )
             await self._ranks.ready()
+        self._started = True
         return Outcome(MemberState.IDLE, None, self._ranks.device_bytes)
 
     async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
@@ -125,8 +127,12 @@ class TrainSide:
         )
 
     async def save(self, request: SaveRequest) -> SaveResponse:
-        """Write the current weights to disk, in whatever phase."""
+        """Write the current weights to disk, in whatever phase; raise WrongPhase before there are any."""
         async with self._busy:
+            if not self._started:
+                raise WrongPhase(
+                    "this trainer is still starting and holds no weights yet; ask again once /readyz says so"
+                )
             saved = await self._group.ask_first(Save(path=request.path), Saved)
         return SaveResponse(path=request.path, num_bytes=saved.num_bytes)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tandem_cli.errors import MachineError
+
 
 class Cleanup:
     """Registers processes and folders of one run."""
@@ -19,10 +21,16 @@ class Cleanup:
         self._say(f"process {pid}")
 
     def add_folder(self, path: Path) -> Path:
-        """Make a private folder that goes when the run ends; one that a killed run left is removed first."""
+        """Make a private folder that goes when the run ends; one that a killed run left is removed first.
+
+        MachineError: it cannot be made.
+        """
         self._say(f"folder {path}")
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True, mode=0o700)
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise MachineError(f"{path}: cannot be made ({error.strerror}); free space or permit it") from None
         self._folders.append(path)
         return path
 
@@ -58,4 +66,5 @@ def janitor() -> Iterator[Cleanup]:
         assert process.stdin is not None
         with suppress(BrokenPipeError):
             process.stdin.close()
-        process.wait(10)
+        with suppress(subprocess.TimeoutExpired):  # it has heard all that it needs and goes when it gets to run
+            process.wait(10)

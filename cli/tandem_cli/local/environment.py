@@ -10,6 +10,8 @@ from tandem_operator.plan.objects import Container, EnvVar, Pod
 
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
 """Variables of this machine that stand for what an image has built in."""
+POD_FIELDS = ("metadata.name", "metadata.namespace", "status.podIP")
+"""Fields of a pod that a variable may take its value from."""
 
 
 def container_environment(
@@ -22,12 +24,15 @@ def container_environment(
     return image | {item.name: _value(pod, container, item, volumes, address) for item in container.env}
 
 
+def is_known(item: EnvVar) -> bool:
+    """Return whether a variable's value can be told without a cluster."""
+    if item.value_from is None:
+        return True
+    return item.value_from.field_ref is not None and item.value_from.field_ref.field_path in POD_FIELDS
+
+
 def _value(pod: Pod, container: Container, item: EnvVar, volumes: Mapping[str, Path], address: str) -> str:
     if item.value_from is None or item.value_from.field_ref is None:
         return translate(container, volumes, item.value or "")
-    fields = {
-        "metadata.name": pod.metadata.name,
-        "metadata.namespace": pod.metadata.namespace,
-        "status.podIP": address,
-    }
-    return fields[item.value_from.field_ref.field_path]
+    values = (pod.metadata.name, pod.metadata.namespace, address)
+    return dict(zip(POD_FIELDS, values, strict=True))[item.value_from.field_ref.field_path]

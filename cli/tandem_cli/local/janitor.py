@@ -48,12 +48,13 @@ def clean_up(processes: list[Process], folders: list[str]) -> None:
 
 
 def started_at(pid: int) -> str:
-    """Return the kernel's start time of a process, empty where it is gone."""
+    """Return the kernel's start time of a process, empty where it is gone or only waits to be collected."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
+            fields = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def is_alive(process: Process) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tandem_cli.errors import MachineError, UserError
 from tandem_cli.report.history import History, HistoryError, read_history
+from tandem_cli.report.quantity import plural_text
 
 MARKER = ".tandem-run.json"
 """File that says: this folder was made by `tandem up` and may be emptied by --fresh."""
@@ -42,8 +43,7 @@ def run_folder(path: Path, job: str, start: Start) -> Iterator[Path]:
         _lock(descriptor, path, job)
         _check_job(path, job, start)
         _prepare(path, start)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"job": job, "pid": os.getpid()}).encode())
+        _sign(descriptor, path, job)
         yield path
     finally:
         os.close(descriptor)
@@ -63,7 +63,21 @@ def _lock(descriptor: int, path: Path, job: str) -> None:
         ) from None
 
 
+def _sign(descriptor: int, path: Path, job: str) -> None:
+    """Write into the marker whose run this is."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"job": job, "pid": os.getpid()}).encode())
+    except OSError as error:
+        raise MachineError(
+            f"{path}: cannot be written ({error.strerror}); free space, or choose another with --run-dir"
+        ) from None
+
+
 def _prepare(path: Path, start: Start) -> None:
+    if start is Start.FRESH:
+        _empty(path)  # also where a run left something but no history
+        return
     if not (path / HISTORY).exists():
         if start is Start.RESUME:
             raise UserError(f"--resume: {path} holds no run; leave the option out")
@@ -72,10 +86,8 @@ def _prepare(path: Path, start: Start) -> None:
         raise UserError(
             f"{path}: holds {_describe(path)}; add --resume to go on, or --fresh to delete it and start over"
         )
-    if start is Start.RESUME and _history(path) is None:
+    if _history(path) is None:
         raise UserError(f"--resume: {path / HISTORY} cannot be read; repair it, or start over with --fresh")
-    if start is Start.FRESH:
-        _empty(path)
 
 
 def _history(path: Path) -> History | None:
@@ -88,10 +100,17 @@ def _history(path: Path) -> History | None:
 
 def _check_job(path: Path, job: str, start: Start) -> None:
     """A resumed run goes on with its own job: another one's buffer means nothing to it."""
-    marker = (path / MARKER).read_text()
-    owner = json.loads(marker).get("job", job) if marker else job
-    if start is Start.RESUME and owner != job:
+    owner = _owner(path)
+    if start is Start.RESUME and owner not in (None, job):
         raise UserError(f"--resume: {path} holds the job {owner}, not {job}; give its own folder with --run-dir")
+
+
+def _owner(path: Path) -> str | None:
+    """Return the job of the folder's last run; None where there was none, or a crash spoilt the marker."""
+    try:
+        return str(json.loads((path / MARKER).read_text())["job"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _describe(path: Path) -> str:
@@ -100,7 +119,7 @@ def _describe(path: Path) -> str:
         return "an unreadable run"
     done = history.iterations[-1].iteration if history.iterations else 0
     finished = history.ended is not None and history.ended.result == "Completed"
-    return f"a{' finished' if finished else 'n interrupted'} run ({done} iterations)"
+    return f"a{' finished' if finished else 'n interrupted'} run ({plural_text(done, 'iteration')})"
 
 
 def _empty(path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tandem_cli.errors import MachineError
 from tandem_operator.plan.job import Plan
 from tandem_operator.plan.objects import Container, Pod, Volume
 
@@ -21,7 +22,7 @@ class Folders:
 
 
 def make_volumes(plan: Plan, pod: Pod, folders: Folders) -> dict[str, Path]:
-    """Make the folders of one pod's volumes and return them by volume name."""
+    """Make the folders of one pod's volumes and return them by volume name; MachineError where there is no room."""
     return {volume.name: _make(plan, pod, volume, folders) for volume in pod.spec.volumes}
 
 
@@ -30,11 +31,14 @@ def _make(plan: Plan, pod: Pod, volume: Volume, folders: Folders) -> Path:
         return folders.state
     in_memory = volume.empty_dir is not None and volume.empty_dir.medium == "Memory"
     path = (folders.memory if in_memory else folders.scratch) / pod.metadata.name / volume.name
-    path.mkdir(parents=True, mode=0o700)
-    if volume.config_map is not None:
-        _write(path, plan.config_map.data)
-    if volume.secret is not None:
-        _write(path, plan.secret.string_data)
+    try:
+        path.mkdir(parents=True, mode=0o700)
+        if volume.config_map is not None:
+            _write(path, plan.config_map.data)
+        if volume.secret is not None:
+            _write(path, plan.secret.string_data)
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be written ({error.strerror}); free space or permit it") from None
     return path
 
 

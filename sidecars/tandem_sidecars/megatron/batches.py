@@ -20,11 +20,11 @@ class MicroBatch:
     indices: places of its samples in the list that it was made from.
     """
 
-    token_ids_BS: torch.Tensor
-    labels_BS: torch.Tensor
-    mask_BS: torch.Tensor
-    sampled_BS: torch.Tensor
-    advantage_B: torch.Tensor
+    token_ids_BS: torch.Tensor  # noqa: N815 - shape letters
+    labels_BS: torch.Tensor  # noqa: N815 - shape letters
+    mask_BS: torch.Tensor  # noqa: N815 - shape letters
+    sampled_BS: torch.Tensor  # noqa: N815 - shape letters
+    advantage_B: torch.Tensor  # noqa: N815 - shape letters
     indices: tuple[int, ...]
     num_tokens: int
 
@@ -67,5 +67,11 @@ def _pad(samples: Sequence[Sample], indices: Sequence[int], device: torch.device
     advantage = torch.tensor([samples[index].advantage for index in indices])
     num_tokens = sum(len(samples[index].token_ids) for index in indices)
     return MicroBatch(
-        *(tensor.to(device) for tensor in (token_ids, labels, mask, sampled, advantage)), tuple(indices), num_tokens
+        token_ids.to(device),
+        labels.to(device),
+        mask.to(device),
+        sampled.to(device),
+        advantage.to(device),
+        tuple(indices),
+        num_tokens,
     )

@@ -52,5 +52,5 @@ def _write_piece(segment: torch.Tensor, placed: Placed, tensor: torch.Tensor) ->
         stop=placed.tensor.shape,
         offset_bytes=placed.offset_bytes,
         num_bytes=placed.num_bytes,
-        crc32=checksum(target.numpy()),
+        crc32=checksum(target.numpy().data),
     )

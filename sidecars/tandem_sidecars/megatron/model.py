@@ -50,20 +50,9 @@ def transformer_config(policy: PolicyConfig, dtype: torch.dtype) -> TransformerC
 
 def build_model(policy: PolicyConfig, dtype: torch.dtype, device: Device) -> DistributedDataParallel:
     """Return the model on its device, with uninitialised weights."""
-    config = transformer_config(policy, dtype)
-    architecture = architecture_of(policy.architecture)
-    specification = get_gpt_layer_local_spec(qk_layernorm=architecture.qk_norm, normalization="RMSNorm")
-    module = GPTModel(
-        config,
-        specification,
-        vocab_size=policy.vocabulary,
-        max_sequence_length=policy.max_positions,
-        position_embedding_type="rope",
-        rotary_base=int(policy.rope_theta),
-        share_embeddings_and_output_weights=policy.tied_embeddings,
-    ).to(device.torch_device)
+    module = build_module(policy, dtype, device)
     return DistributedDataParallel(
-        config,
+        module.config,
         DistributedDataParallelConfig(
             grad_reduce_in_fp32=True, overlap_grad_reduce=False, use_distributed_optimizer=False
         ),
@@ -71,9 +60,23 @@ def build_model(policy: PolicyConfig, dtype: torch.dtype, device: Device) -> Dis
     )
 
 
-def build_optimizer(
-    model: DistributedDataParallel, spec: OptimizerSpec, dtype: torch.dtype
-) -> MegatronOptimizer:
+def build_module(policy: PolicyConfig, dtype: torch.dtype, device: Device) -> GPTModel:
+    """Return Megatron's GPT model without the wrapper of data parallelism."""
+    architecture = architecture_of(policy.architecture)
+    specification = get_gpt_layer_local_spec(qk_layernorm=architecture.qk_norm, normalization="RMSNorm")
+    module = GPTModel(
+        transformer_config(policy, dtype),
+        specification,
+        vocab_size=policy.vocabulary,
+        max_sequence_length=policy.max_positions,
+        position_embedding_type="rope",
+        rotary_base=int(policy.rope_theta),
+        share_embeddings_and_output_weights=policy.tied_embeddings,
+    )
+    return module.to(device.torch_device, dtype)
+
+
+def build_optimizer(model: DistributedDataParallel, spec: OptimizerSpec, dtype: torch.dtype) -> MegatronOptimizer:
     """Return Megatron's Adam over the model, with empty moments."""
     return get_megatron_optimizer(
         OptimizerConfig(

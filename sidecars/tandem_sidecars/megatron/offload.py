@@ -64,7 +64,9 @@ class Offload:
     def _movable(self) -> Iterator[torch.Tensor]:
         yield from self._parameters.values()
         own = {tensor.untyped_storage().data_ptr() for tensor in self._parameters.values()}
-        yield from (tensor for tensor in state_tensors(self._optimizer) if tensor.untyped_storage().data_ptr() not in own)
+        yield from (
+            tensor for tensor in state_tensors(self._optimizer) if tensor.untyped_storage().data_ptr() not in own
+        )
 
 
 def state_tensors(optimizer: MegatronOptimizer) -> Iterator[torch.Tensor]:

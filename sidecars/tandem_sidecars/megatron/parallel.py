@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from tandem_sidecars.megatron.device import Device
 
@@ -26,7 +27,11 @@ class Place:
     def from_environment(cls) -> "Place":
         env = os.environ
         return cls(
-            int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"]), env["MASTER_ADDR"], int(env["MASTER_PORT"])
+            int(env["RANK"]),
+            int(env["WORLD_SIZE"]),
+            int(env["LOCAL_RANK"]),
+            env["MASTER_ADDR"],
+            int(env["MASTER_PORT"]),
         )
 
 
@@ -45,16 +50,14 @@ def join(place: Place, device: Device) -> None:
         initialize_rng_tracker(inference_rng_tracker=True)
 
 
-def _store(place: Place) -> dist.Store:
+def _store(place: Place) -> Store:
     """Return the rendezvous store. Rank 0 listens on its pod's address only, never on every interface."""
     if place.world_size == 1:
-        return dist.HashStore()
+        return HashStore()
     if place.rank != 0:
-        return dist.TCPStore(
-            place.address, place.port, place.world_size, is_master=False, timeout=RENDEZVOUS_TIMEOUT
-        )
+        return TCPStore(place.address, place.port, place.world_size, is_master=False, timeout=RENDEZVOUS_TIMEOUT)
     listener = socket.create_server((place.address, place.port), backlog=place.world_size)
-    return dist.TCPStore(
+    return TCPStore(
         place.address,
         place.port,
         place.world_size,

@@ -41,7 +41,12 @@ class Rank:
     """One rank of the trainer."""
 
     def __init__(
-        self, policy: PolicyConfig, folder: Path, trainer: Trainer, offload: Offload, writer: SegmentWriter,
+        self,
+        policy: PolicyConfig,
+        folder: Path,
+        trainer: Trainer,
+        offload: Offload,
+        writer: SegmentWriter,
         forget: bool,
     ) -> None:
         self._policy = policy
@@ -120,5 +125,3 @@ def load(module: torch.nn.Module, policy: PolicyConfig, folder: Path) -> None:
             parameters.pop(rule.megatron).copy_(to_megatron(rule, tensors, policy))
     if parameters:
         raise ValueError(f"the family's table lacks {sorted(parameters)[:3]}")
-
-

@@ -1,8 +1,9 @@
 """One rank: the model, its optimizer, and the passes over it. Megatron-Core's schedule runs every pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,14 +35,22 @@ class Referenced:
     """A micro-batch with the log-probability of each of its responses under the reference policy, float [B]."""
 
     batch: MicroBatch
-    reference_B: torch.Tensor
+    reference_B: torch.Tensor  # noqa: N815 - shape letters
+
+
+Finish = Callable[[Any, torch.Tensor], tuple[torch.Tensor, Any]]
+"""What becomes of one item's log-probabilities, float32 [B, S]: the loss, and what is kept."""
 
 
 class Trainer:
     """Trains one batch after another."""
 
     def __init__(
-        self, model: DistributedDataParallel, optimizer: MegatronOptimizer, rule: PassRule, device: torch.device
+        self,
+        model: DistributedDataParallel,
+        optimizer: MegatronOptimizer,
+        rule: PassRule,
+        device: torch.device,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -105,11 +114,11 @@ class Trainer:
         moved = self._total(sum(float(output[1]) for output in outputs))
         return StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0)), moved / max(1, num_samples)
 
-    def _run(self, items, forward_only, finish):  # type: ignore[no-untyped-def]
+    def _run(self, items: Sequence[MicroBatch | Referenced], forward_only: bool, finish: Finish) -> list[Any]:
         """Pass all items through Megatron's schedule; return what `finish` kept of each."""
         schedule = get_forward_backward_func()
         widest = max(_batch_of(item).token_ids_BS.shape[1] for item in items)
-        return schedule(
+        outputs: list[Any] = schedule(
             forward_step_func=partial(_forward, finish=finish, temperature=self._rule.temperature),
             data_iterator=iter(items),
             model=[self._model],
@@ -118,6 +127,7 @@ class Trainer:
             micro_batch_size=1,
             forward_only=forward_only,
         )
+        return outputs
 
     def _largest(self, value: float) -> float:
         return self._reduce(value, dist.ReduceOp.MAX)
@@ -135,9 +145,11 @@ def _batch_of(item: MicroBatch | Referenced) -> MicroBatch:
     return item.batch if isinstance(item, Referenced) else item
 
 
-def _forward(iterator, model, finish, temperature):  # type: ignore[no-untyped-def]
-    """One forward pass in the shape that Megatron's schedule calls: output, and the function that makes a loss of it."""
-    item: MicroBatch | Referenced = next(iterator)
+def _forward(
+    iterator: Iterator[MicroBatch | Referenced], model: torch.nn.Module, finish: Finish, temperature: float
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, object]]]:
+    """One forward pass as Megatron's schedule calls it: the output, and the function that makes a loss of it."""
+    item = next(iterator)
     batch = _batch_of(item)
     length = batch.token_ids_BS.shape[1]
     positions = torch.arange(length, device=batch.token_ids_BS.device).expand_as(batch.token_ids_BS)
@@ -149,12 +161,14 @@ def _forward(iterator, model, finish, temperature):  # type: ignore[no-untyped-d
     return -nll_SB.transpose(0, 1), partial(finish, item)
 
 
-def _keep(item, logprob_BS):  # type: ignore[no-untyped-def]
+def _keep(item: MicroBatch, logprob_BS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Keep the log-probabilities of a forward-only pass, float32 [B, S]."""
     return logprob_BS.new_zeros(()), logprob_BS.detach()
 
 
-def _surrogate(item, logprob_BS, tau, num_samples, scale):  # type: ignore[no-untyped-def]
+def _surrogate(
+    item: Referenced, logprob_BS: torch.Tensor, tau: float, num_samples: int, scale: int
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Return the loss of one micro-batch, times what Megatron divides by: micro-batches and data-parallel ranks."""
     batch = item.batch
     logprob_B = (logprob_BS * batch.mask_BS).sum(1)
@@ -170,5 +184,3 @@ def _gap(batch: MicroBatch, logprob_BS: torch.Tensor) -> float:
     """
     gap_BS = ((logprob_BS - batch.sampled_BS) * batch.mask_BS).abs()
     return float(torch.nan_to_num(gap_BS, nan=float("inf")).max())
-
-

@@ -51,7 +51,7 @@ def from_megatron(rule: NamedRule, parameter: torch.Tensor, policy: PolicyConfig
             dim = policy.head_dim
             queries = policy.num_heads // policy.num_key_value_heads * dim
             grouped = parameter.view(policy.num_key_value_heads, queries + 2 * dim, *rest)
-            return tuple(part.reshape(-1, *rest) for part in grouped.split([queries, dim, dim], dim=1))
+            return tuple(part.reshape(-1, *rest) for part in torch.split(grouped, [queries, dim, dim], dim=1))
 
 
 def named_tensors(

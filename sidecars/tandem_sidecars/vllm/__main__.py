@@ -15,7 +15,7 @@ import sys
 from tandem_checkpoint.process.channel import ChannelClosed, ChildChannel
 from tandem_checkpoint.process.commands import Exited, Fork, Forked, ZygoteReady
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, die_with_parent
-from tandem_sidecars.vllm.preparation import prepare_environment, preload
+from tandem_sidecars.vllm.preparation import preload, prepare_environment
 
 
 def main() -> None:

@@ -14,16 +14,17 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest, verify
-from tandem_checkpoint.segments.store import map_for_reading
+from tandem_checkpoint.segments.store import SegmentError, map_for_reading
 
-OnStep = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Binding:
     """What the next model shall be bound to; set by the server before the engine is built."""
 
     manifest: Path | None = None
-    on_step: OnStep = staticmethod(lambda _: None)
+    on_step: Report = staticmethod(lambda _: None)
+    on_failure: Report = staticmethod(lambda _: None)
 
 
 @register_model_loader("tandem_segment")
@@ -34,14 +35,26 @@ class SegmentLoader(BaseModelLoader):  # type: ignore[misc]
         """Nothing to download: the segment is there."""
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
-        """Bind every parameter; raise BrokenSegment where bytes or shapes are not those registered."""
+        """Bind every parameter; raise BrokenSegment where bytes or shapes are not those registered.
+
+        vLLM runs this in a process of its own, whose errors the server never sees: the cause is reported from here.
+        """
         assert Binding.manifest is not None
         Binding.on_step("loading")
-        manifest = Manifest.model_validate_json(Binding.manifest.read_text())
-        mapped = map_for_reading(Path(manifest.segment))
-        verify(mapped, manifest.pieces)
-        bind(model, manifest, torch.frombuffer(mapped, dtype=torch.uint8))
+        try:
+            _bind_segment(model, Binding.manifest)
+        except (BrokenSegment, SegmentError) as error:
+            Binding.on_failure(str(error))
+            raise
         Binding.on_step("loaded")
+
+
+def _bind_segment(model: nn.Module, path: Path) -> None:
+    """Check and bind the segment that a manifest names."""
+    manifest = Manifest.model_validate_json(path.read_text())
+    mapped = map_for_reading(Path(manifest.segment))
+    verify(mapped, manifest.pieces)
+    bind(model, manifest, torch.frombuffer(mapped, dtype=torch.uint8))
 
 
 def bind(model: nn.Module, manifest: Manifest, segment: torch.Tensor) -> None:
@@ -57,7 +70,8 @@ def bind(model: nn.Module, manifest: Manifest, segment: torch.Tensor) -> None:
             target = parameters[entry.name]
             if tuple(target.shape) != entry.shape or target.dtype is not dtype:
                 raise BrokenSegment(
-                    f"{entry.name} is {tuple(target.shape)} {target.dtype} in the server, {entry.shape} {dtype} in the segment"
+                    f"{entry.name} is {tuple(target.shape)} {target.dtype} in the server, "
+                    f"{entry.shape} {dtype} in the segment"
                 )
             num_bytes = target.numel() * target.element_size()
             view = segment[entry.offset_bytes : entry.offset_bytes + num_bytes].view(dtype).view(entry.shape)

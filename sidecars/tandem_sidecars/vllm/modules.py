@@ -1,4 +1,4 @@
-"""What a server imports while it starts: found as the difference of sys.modules over a start, named by what pulls it in.
+"""What a server imports while it starts: the difference of sys.modules over a start, named by what pulls it in.
 
 A name that a version of vLLM does not have costs nothing but a warning; one that is missing here costs each start its
 import.

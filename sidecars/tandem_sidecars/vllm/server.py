@@ -15,8 +15,6 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tandem_checkpoint.process.channel import ChannelClosed, ChildChannel
 from tandem_checkpoint.process.commands import SERVER_COMMAND, Abort, Go, ServerFailed, ServerStep
-from tandem_checkpoint.segments.manifest import BrokenSegment
-from tandem_checkpoint.segments.store import SegmentError
 from tandem_sidecars.vllm.loader import Binding
 
 logger = logging.getLogger(__name__)
@@ -35,10 +33,7 @@ def run(channel: ChildChannel, arguments: Sequence[str], device: str) -> int:
         uvloop.run(_serve(channel, parse(arguments)))
     except ChannelClosed:
         return 0
-    except (BrokenSegment, SegmentError) as error:
-        _tell(channel, str(error))
-        return 1
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the top of a process: vLLM raises anything
+    except (Exception, SystemExit) as error:
         logger.exception("vLLM could not serve")
         _tell(channel, f"vLLM could not serve: {error}")
         return 1
@@ -47,7 +42,7 @@ def run(channel: ChildChannel, arguments: Sequence[str], device: str) -> int:
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Return vLLM's own parsed arguments."""
-    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments))
+    parsed: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args(list(arguments))
     validate_parsed_serve_args(parsed)
     return parsed
 
@@ -59,6 +54,7 @@ async def _serve(channel: ChildChannel, arguments: Namespace) -> None:
     assert isinstance(command, Go)
     Binding.manifest = Path(command.manifest)
     Binding.on_step = staticmethod(lambda step: _step(channel, step))
+    Binding.on_failure = staticmethod(lambda reason: _tell(channel, reason))
     async with build_async_engine_client(arguments) as engine, asyncio.TaskGroup() as tasks:
         tasks.create_task(_announce(channel, engine, arguments), name="announce")
         await (await build_and_serve(engine, address, listener, arguments))

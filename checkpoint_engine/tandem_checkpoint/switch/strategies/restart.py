@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.commands import Abort, Go
 from tandem_checkpoint.process.zygote import Server, Zygote
 from tandem_checkpoint.switch.stopwatch import Stopwatch
@@ -52,9 +53,7 @@ class Restart:
         try:
             async with asyncio.timeout(ABORT_SECONDS):
                 for server in self._servers:
-                    if not server.ended.done():
-                        await server.send(Abort())
-                        await server.expect("aborted")
+                    await _abort(server)
         except TimeoutError:
             logger.warning("a server did not abort its requests in %.0f s; it is killed all the same", ABORT_SECONDS)
 
@@ -73,3 +72,14 @@ class Restart:
 
     async def _all(self, step: str) -> None:
         await asyncio.gather(*(server.expect(step) for server in self._servers))
+
+
+async def _abort(server: Server) -> None:
+    """Have one server hand back what it has; one that has ended has nothing to hand back."""
+    if server.ended.done():
+        return
+    try:
+        await server.send(Abort())
+        await server.expect("aborted")
+    except ChildGone as error:
+        logger.warning("nothing to abort: %s", error)

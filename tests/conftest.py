@@ -1,0 +1,32 @@
+"""What tests of several packages share."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tandem_cli.errors import MachineError
+from tandem_cli.local.etcd import find_etcd
+from tests.tandem_checkpoint.etcd_process import EtcdProcess
+
+settings.register_profile("tandem", deadline=None)
+settings.load_profile("tandem")
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
+    """One real etcd for all tests; use a prefix of your own. Mark the test `etcd`."""
+    try:
+        find_etcd()
+    except MachineError as error:
+        pytest.skip(str(error))
+    process = EtcdProcess(tmp_path_factory.mktemp("etcd"))
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="session")
+def etcd_endpoint(etcd: EtcdProcess) -> str:
+    """`host:port` of the shared etcd."""
+    return etcd.endpoint

@@ -1,0 +1,1 @@
+"""Whole jobs on real parts: real etcd, Megatron-Core and vLLM, started by the real command."""

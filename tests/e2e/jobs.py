@@ -1,0 +1,113 @@
+"""Jobs of the examples with other numbers, and the command that runs them."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from tandem_api.history import RECORD, IterationRecord, Record
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TANDEM = Path(sys.executable).with_name("tandem")
+SAMPLE_SECONDS = 0.02
+POLL_SECONDS = 0.1
+
+
+def write_job(folder: Path, example: str, toy: Path, **recipe: Any) -> Path:
+    """Write an example's RLJob with the toy policy of the tests and other recipe numbers."""
+    job: dict[str, Any] = yaml.safe_load((EXAMPLES / example / "rljob.yaml").read_text())
+    job["spec"]["policy"]["model"]["path"] = str(toy / "policy")
+    job["spec"]["data"]["train"][0]["path"] = str(toy / "data" / "train.jsonl")
+    job["spec"]["recipe"].update(recipe)
+    path = folder / "rljob.yaml"
+    path.write_text(yaml.safe_dump(job))
+    return path
+
+
+def start(job: Path, run: Path, *options: str) -> "subprocess.Popen[str]":
+    """Start `tandem up` in a session of its own."""
+    return subprocess.Popen(
+        [str(TANDEM), "up", "-f", str(job), "--run-dir", str(run), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def records(run: Path) -> list[Record]:
+    """Return the complete records of a run so far."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [RECORD.validate_json(line) for line in lines]
+
+
+def iterations(run: Path) -> list[IterationRecord]:
+    return [record for record in records(run) if isinstance(record, IterationRecord)]
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float) -> None:
+    """Poll a condition while the command runs; fail with its output where it ends or takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(f"the command did not get there:\n{process.communicate()[0]}")
+        time.sleep(POLL_SECONDS)
+
+
+def leftovers(run: Path) -> list[str]:
+    """Return what a run has left on the machine: processes that use its folders, and folders of its own."""
+    marker = str(run.resolve())
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(value.startswith(marker) for value in process.environ().values()):
+                processes.append(f"process {process.pid}: {' '.join(process.cmdline())}")
+    return processes
+
+
+def memory_folders() -> set[str]:
+    """Return the folders of runs, in shared memory and on disk."""
+    return {str(path) for root in ("/dev/shm", "/tmp") for path in Path(root).glob("tandem-*")}
+
+
+@dataclass
+class ProcessWatch:
+    """Samples how many servers a command has, all the time that it runs."""
+
+    pid: int
+    samples: list[tuple[float, int]] = field(default_factory=list)
+
+    def watch(self) -> threading.Thread:
+        thread = threading.Thread(target=self._sample, daemon=True)
+        thread.start()
+        return thread
+
+    def _sample(self) -> None:
+        with suppress(psutil.Error):
+            command = psutil.Process(self.pid)
+            while command.is_running():
+                self.samples.append((time.time(), sum(_is_server(child) for child in command.children(recursive=True))))
+                time.sleep(SAMPLE_SECONDS)
+
+
+def _is_server(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        words: list[str] = process.cmdline()
+        return bool(words) and words[0].startswith("tandem-server")
+    return False
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads(path.read_text())
+    return figures

@@ -1,0 +1,75 @@
+"""Stopped, killed and resumed: nothing is lost, nothing is left behind."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tandem_cli.report.history import read_history
+from tests.e2e.jobs import iterations, leftovers, memory_folders, start, wait_until, write_job
+
+pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
+
+START_SECONDS = 240.0
+STOP_SECONDS = 10.0
+
+
+def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, "01-reverse-digits", toy, iterations=6)
+    run = tmp_path / "run"
+    before = memory_folders()
+
+    first = start(job, run)
+    wait_until(lambda: len(iterations(run)) >= 2, first, START_SECONDS)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=STOP_SECONDS)
+    done = read_history(run / "metrics.jsonl").iterations[-1].iteration
+
+    assert first.returncode == 130
+    assert done >= 2
+    assert (run / "policy" / "model.safetensors").is_file()
+    assert leftovers(run) == []
+    assert memory_folders() == before
+
+    refused = start(job, run)
+    assert "--resume" in refused.communicate(timeout=STOP_SECONDS)[0]
+    assert refused.returncode == 2
+
+    second = start(job, run, "--resume")
+    wait_until(lambda: len(iterations(run)) > done, second, START_SECONDS)
+    second.kill()
+    second.communicate()
+    wait_until_gone(run, before)
+
+    third = start(job, run, "--resume")
+    output, _ = third.communicate(timeout=START_SECONDS)
+    history = read_history(run / "metrics.jsonl")
+
+    assert third.returncode == 0, output
+    assert [record.iteration for record in history.iterations] == [1, 2, 3, 4, 5, 6]
+    assert leftovers(run) == []
+
+
+def test_a_second_interrupt_ends_everything_at_once(toy: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, "01-reverse-digits", toy)
+    run = tmp_path / "run"
+    before = memory_folders()
+    process = start(job, run)
+    wait_until(lambda: len(iterations(run)) >= 1, process, START_SECONDS)
+
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=STOP_SECONDS)
+
+    assert process.returncode == 130
+    assert leftovers(run) == []
+    assert memory_folders() == before
+
+
+def wait_until_gone(run: Path, folders: set[str]) -> None:
+    """Wait for the janitor of a killed command; fail where something stays."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while leftovers(run) or memory_folders() != folders:
+        assert time.monotonic() < deadline, (leftovers(run), memory_folders())
+        time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""Small programs that stand where trainer, zygote and server stand."""

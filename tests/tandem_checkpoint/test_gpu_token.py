@@ -1,0 +1,128 @@
+"""Invariant 1: within a pod, trainer and server never hold the devices at once."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
+
+SOON = 10.0
+BRIEFLY = 0.05
+HOLDER_PROGRAM = """
+import asyncio, subprocess, sys
+from pathlib import Path
+from tandem_checkpoint.gpu_token import GpuToken
+
+token = GpuToken(Path(sys.argv[1]))
+asyncio.run(token.acquire(10))
+heir = ["sleep", "60"] if sys.argv[2] else ["true"]
+child = subprocess.Popen(heir, pass_fds=[token.descriptor], stdout=subprocess.DEVNULL)
+print(child.pid if sys.argv[2] else child.wait(), flush=True)
+sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another process that holds the token, with or without a child that inherited it."""
+
+    def __init__(self, path: Path, child: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER_PROGRAM, str(path), child],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self._child = int(self._process.stdout.readline())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=SOON)
+
+    def kill_child(self) -> None:
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            self._child = 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gpu.token"
+
+
+@pytest.fixture
+def token(path: Path) -> Iterator[GpuToken]:
+    token = GpuToken(path)
+    yield token
+    token.close()
+
+
+@pytest.fixture
+def holder(path: Path) -> Iterator[Holder]:
+    holder = Holder(path, child="")
+    yield holder
+    holder.kill()
+
+
+@pytest.fixture
+def holding_family(path: Path) -> Iterator[Holder]:
+    holder = Holder(path, child="with a child")
+    yield holder
+    holder.kill_child()
+    holder.kill()
+
+
+async def test_two_processes_never_hold_it_at_once(token: GpuToken, holder: Holder) -> None:
+    with pytest.raises(TokenTimeout):
+        await token.acquire(BRIEFLY)
+
+    holder.kill()
+
+    await token.acquire(SOON)
+
+
+async def test_a_killed_holder_keeps_it_through_the_child_that_may_still_hold_memory(
+    token: GpuToken, holding_family: Holder
+) -> None:
+    holding_family.kill()
+
+    with pytest.raises(TokenTimeout):
+        await token.acquire(BRIEFLY)
+
+    holding_family.kill_child()
+
+    await token.acquire(SOON)
+
+
+async def test_whoever_waits_too_long_is_told_who_has_it(token: GpuToken, holder: Holder, path: Path) -> None:
+    with pytest.raises(TokenTimeout) as caught:
+        await token.acquire(BRIEFLY)
+
+    assert str(caught.value) == (
+        f"{path}: the other container of the pod still holds the devices after 0 s; see its log"
+    )
+
+
+async def test_a_released_token_can_be_taken_by_the_other(token: GpuToken, path: Path) -> None:
+    other = GpuToken(path)
+    await token.acquire(SOON)
+
+    taking = asyncio.create_task(other.acquire(SOON))
+    token.release()
+    await taking
+
+    with pytest.raises(TokenTimeout):
+        await token.acquire(BRIEFLY)
+    other.close()
+
+
+async def test_taking_it_twice_and_releasing_it_unheld_are_harmless(token: GpuToken) -> None:
+    await token.acquire(SOON)
+    await token.acquire(SOON)
+    token.release()
+    token.release()

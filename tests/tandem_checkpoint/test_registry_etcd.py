@@ -1,0 +1,163 @@
+"""What only a real etcd can show: processes that die, an etcd that dies, a network that breaks."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from etcd3aio import Etcd3Client
+
+from tandem_checkpoint.registry.errors import RegistryUnreachable
+from tandem_checkpoint.registry.etcd import connect
+from tandem_checkpoint.registry.mirror import mirrored
+from tandem_checkpoint.registry.store import Change, Registry
+from tests.tandem_checkpoint.etcd_process import EtcdProcess, wire_to
+from tests.tandem_checkpoint.test_registry_contract import following
+
+pytestmark = pytest.mark.etcd
+
+LEASE_SECONDS = 2
+EXPIRY_SECONDS = 20.0
+RECONNECT_SECONDS = 20.0
+OWNER_PROGRAM = """
+import asyncio, sys
+from tandem_checkpoint.registry.etcd import connect
+
+async def own():
+    async with connect([sys.argv[1]]) as registry, registry.lease(int(sys.argv[3])) as lease:
+        await registry.put(sys.argv[2], "alive", lease=lease.id)
+        await asyncio.Event().wait()
+
+asyncio.run(own())
+"""
+
+
+@pytest.fixture
+def own_etcd(tmp_path: Path) -> Iterator[EtcdProcess]:
+    """An etcd that the test may kill."""
+    process = EtcdProcess(tmp_path / "etcd")
+    process.data.mkdir()
+    process.start()
+    yield process
+    process.kill()
+
+
+async def test_the_keys_of_a_killed_process_vanish_when_its_lease_runs_out(etcd_endpoint: str, prefix: str) -> None:
+    async with connect([etcd_endpoint]) as registry, mirrored(registry, prefix) as mirror:
+        owner = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", OWNER_PROGRAM, etcd_endpoint, f"{prefix}member", str(LEASE_SECONDS)
+        )
+        async with asyncio.timeout(EXPIRY_SECONDS):
+            await mirror.wait(lambda seen: seen.values.get(f"{prefix}member"))
+
+        owner.send_signal(signal.SIGKILL)
+        await owner.wait()
+
+        async with asyncio.timeout(EXPIRY_SECONDS):
+            assert await mirror.wait(lambda seen: None if seen.values else "gone") == "gone"
+
+
+async def test_a_renewed_lease_outlives_its_time_to_live(etcd_endpoint: str, prefix: str) -> None:
+    async with connect([etcd_endpoint]) as registry, registry.lease(LEASE_SECONDS) as lease:
+        await registry.put(f"{prefix}member", "alive", lease=lease.id)
+
+        await asyncio.sleep(LEASE_SECONDS * 2)
+
+        assert lease.alive
+        assert await registry.get(f"{prefix}member") == "alive"
+
+
+async def test_a_killed_etcd_is_unreachable_for_every_verb(own_etcd: EtcdProcess) -> None:
+    async with connect([own_etcd.endpoint]) as registry:
+        await registry.put("/a", "1")
+        own_etcd.kill()
+
+        with pytest.raises(RegistryUnreachable, match=r"get /a got no answer .* is it running\?"):
+            await registry.get("/a")
+        with pytest.raises(RegistryUnreachable, match="list /a"):
+            await registry.list("/a")
+        with pytest.raises(RegistryUnreachable, match="put /a"):
+            await registry.put("/a", "2")
+        with pytest.raises(RegistryUnreachable, match="lease"):
+            await registry.lease(LEASE_SECONDS).__aenter__()
+
+
+async def test_a_lease_is_dead_soon_after_etcd_is_and_can_still_be_left(own_etcd: EtcdProcess) -> None:
+    async with connect([own_etcd.endpoint]) as registry, registry.lease(LEASE_SECONDS) as lease:
+        own_etcd.kill()
+
+        async with asyncio.timeout(EXPIRY_SECONDS):
+            while lease.alive:  # noqa: ASYNC110 - a lease has no event
+                await asyncio.sleep(0.05)
+
+
+async def test_a_watch_outlives_a_restart_of_etcd(own_etcd: EtcdProcess) -> None:
+    async with connect([own_etcd.endpoint]) as registry, mirrored(registry, "/job/") as mirror:
+        await registry.put("/job/desired", "1")
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            await mirror.wait(lambda seen: seen.values.get("/job/desired"))
+
+        own_etcd.kill()
+        own_etcd.start()
+        await put_once_reachable(registry, "/job/desired", "2")
+
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            await mirror.wait(lambda seen: True if seen.values.get("/job/desired") == "2" else None)
+
+
+async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: EtcdProcess, prefix: str) -> None:
+    async with wire_to(etcd) as wire, connect([wire.endpoint]) as far, connect([etcd.endpoint]) as near:
+        await near.put(f"{prefix}gone", "1")
+        async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
+            await following(changes)
+            reading = asyncio.ensure_future(anext(changes))
+            await near.put(f"{prefix}stays", "2")
+            assert await reading == (Change(f"{prefix}stays", "2"),)
+
+            reading = asyncio.ensure_future(anext(changes))
+            await wire.cut()
+            await near.delete(f"{prefix}gone")
+            await wire.join()
+
+            async with asyncio.timeout(RECONNECT_SECONDS):
+                assert await reading == (Change(f"{prefix}gone", None),)
+
+
+async def test_a_reconnected_watch_reports_deletions_that_etcd_itself_has_forgotten(
+    etcd: EtcdProcess, prefix: str
+) -> None:
+    async with wire_to(etcd) as wire, connect([wire.endpoint]) as far, connect([etcd.endpoint]) as near:
+        await near.put(f"{prefix}gone", "1")
+        async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
+            await following(changes)
+            reading = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0.2)
+            await wire.cut()
+            await near.delete(f"{prefix}gone")
+            await near.put(f"{prefix}new", "2")
+            await compact(etcd)
+            await wire.join()
+
+            async with asyncio.timeout(RECONNECT_SECONDS):
+                assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}new", "2"))
+
+
+async def put_once_reachable(registry: Registry, key: str, value: str) -> None:
+    """Write a key as soon as the client has found etcd again."""
+    async with asyncio.timeout(RECONNECT_SECONDS):
+        while True:
+            try:
+                return await registry.put(key, value)
+            except RegistryUnreachable:
+                await asyncio.sleep(0.1)
+
+
+async def compact(etcd: EtcdProcess) -> None:
+    """Have etcd forget the whole history of its keys."""
+    async with Etcd3Client([etcd.endpoint]) as client:
+        assert client.kv is not None
+        newest = await client.kv.get("/none")
+        await client.kv.compact(newest.header.revision, physical=True)

