@@ -73,7 +73,8 @@ class TrainResponse(Resource):
     max_abs_logprob_difference: float
     """max |logprob(server) - logprob(trainer)| over the sampled tokens of the current generation, nats."""
     kl: float
-    """Mean over samples of L_old - L_new after the last step, nats: how far the policy moved on its own samples."""
+    """Mean of L_old - L over the samples of the last step, before that step, nats: how far the steps before it moved
+    the policy; 0 with one step."""
     steps: tuple[StepMetrics, ...]
     """The optimizer steps."""
     num_tokens: int = Field(ge=0)
