@@ -48,11 +48,15 @@ def read_policy_config(folder: Path) -> PolicyConfig:
         raw = json.loads(path.read_text())
     except FileNotFoundError:
         raise PolicyFolderError(f"{path} is missing; the folder must be in Hugging Face format") from None
+    except OSError as error:
+        raise PolicyFolderError(f"{path} cannot be read ({error.strerror}); mend the folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PolicyFolderError(f"{path} is not JSON ({error}); write the folder again") from None
     try:
         return _parse(raw)
-    except (KeyError, IndexError, TypeError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise PolicyFolderError(f"{path} holds a wrong value ({error}); write the folder again") from None
+    except (KeyError, IndexError) as error:
         raise PolicyFolderError(f"{path} lacks {error}; write the folder again with transformers") from None
 
 
@@ -69,7 +73,7 @@ def _parse(raw: dict[str, Any]) -> PolicyConfig:
         intermediate=raw["intermediate_size"],
         num_heads=heads,
         num_key_value_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+        head_dim=int(raw.get("head_dim") or raw["hidden_size"] // heads),
         vocabulary=raw["vocab_size"],
         max_positions=raw["max_position_embeddings"],
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),

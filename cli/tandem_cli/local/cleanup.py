@@ -51,7 +51,7 @@ class Cleanup:
 def janitor() -> Iterator[Cleanup]:
     """Have a janitor while the context is open; it also cleans up if this process is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tandem_cli.local.janitor"],
+        [sys.executable, "-P", "-m", "tandem_cli.local.janitor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

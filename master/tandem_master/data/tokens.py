@@ -61,10 +61,19 @@ def read_policy_text(folder: Path) -> PolicyText:
     if not tokenizer_path.is_file():
         raise DataError(f"spec.policy.model.path: {tokenizer_path} is missing; save the policy's fast tokenizer there")
     return PolicyText(
-        tokenizer=Tokenizer.from_file(str(tokenizer_path)),
+        tokenizer=_tokenizer(tokenizer_path),
         eos_token_ids=_ids(generation.eos_token_id) or _ids(config.eos_token_id),
         max_position_embeddings=config.max_position_embeddings,
     )
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing more precise
+        raise DataError(
+            f"spec.policy.model.path: {path} is no tokenizer ({error}); save the policy's fast tokenizer there"
+        ) from None
 
 
 def _parse(path: Path, model: type[M]) -> M:
