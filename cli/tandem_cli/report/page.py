@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from pydantic_core import to_json
 
 from tandem_api.history import IterationRecord
 from tandem_api.resource import Resource
@@ -162,7 +163,7 @@ def page_text(data: PageData) -> str:
 
 def script_json(data: PageData) -> str:
     """Return data as JSON that no HTML parser takes for markup; numbers that are not finite become null."""
-    text = data.model_dump_json(by_alias=True)
+    text = to_json(data.model_dump(by_alias=True), inf_nan_mode="null").decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
