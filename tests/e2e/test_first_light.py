@@ -1,7 +1,6 @@
 """Example 01, whole: the reward rises, the engines really take turns, and nothing is left behind."""
 
 import re
-from statistics import median
 
 import pytest
 import torch
@@ -46,8 +45,8 @@ def test_the_reward_rises(complete_run: CompleteRun) -> None:
 def test_server_and_trainer_agree_about_every_sampled_token(complete_run: CompleteRun) -> None:
     differences = [record.max_abs_logprob_difference for record in iterations(complete_run.folder)]
 
-    assert 0.0 < median(differences) < 1e-5
-    assert max(differences) < 1e-4
+    assert len(differences) == summary_of(complete_run.summary)["iterations"]
+    assert max(differences) < 1e-5
 
 
 def test_no_server_process_exists_while_the_trainer_trains(complete_run: CompleteRun) -> None:

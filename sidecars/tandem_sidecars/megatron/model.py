@@ -11,6 +11,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from tandem_api.job.pods import OptimizerSpec
 from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig
+from tandem_sidecars.megatron.attention import ServerOrderAttention
 from tandem_sidecars.megatron.device import Device
 
 
@@ -64,6 +65,8 @@ def build_module(policy: PolicyConfig, dtype: torch.dtype, device: Device) -> GP
     """Return Megatron's GPT model without the wrapper of data parallelism."""
     architecture = architecture_of(policy.architecture)
     specification = get_gpt_layer_local_spec(qk_layernorm=architecture.qk_norm, normalization="RMSNorm")
+    if device.torch_device.type == "cpu" and dtype is torch.float32:
+        specification.submodules.self_attention.submodules.core_attention = ServerOrderAttention
     module = GPTModel(
         transformer_config(policy, dtype),
         specification,
