@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tandem_api.job.status import Phase
+from tandem_api.job.status import Phase, SwitchSummary
 from tandem_api.resource import Resource
 
 Role = Literal["train", "rollout"]
@@ -167,5 +167,15 @@ class Progress(Resource):
     """Asked for in this Infer phase."""
     unfinished_trajectories: int = Field(default=0, ge=0)
     """Carried over to the next iteration."""
+    phase: Phase | None = None
+    """What the devices are for; None before the first switch has ended."""
+    epoch: int = Field(default=0, ge=0)
+    """Switches begun so far."""
+    reward: float | None = None
+    """Mean reward of the last complete iteration, without the length reward."""
+    tokens_per_second: float | None = None
+    """Tokens sampled a second in its Infer phase."""
+    switches: tuple[SwitchSummary, ...] = Field(default=(), max_length=10)
+    """The last ten switches, newest first."""
     error: str | None = None
     """Why the job failed, for people."""

@@ -7,6 +7,7 @@ import asyncio
 from time import monotonic, time
 
 from tandem_api.history import IterationRecord
+from tandem_api.job.status import Phase
 from tandem_master.data.catalogue import open_groups
 from tandem_master.rollout.phase import RolloutSummary, roll_out
 from tandem_master.run import Run
@@ -26,14 +27,21 @@ async def run_iteration(run: Run, iteration: int) -> None:
     members = await run.stop.bound(to_infer, grace_seconds=SWITCH_GRACE_SECONDS)
     run.stop.check()
     run.board.show(generation=iteration - 1)
+    show_switch(run, Phase.INFER)
     rollout = await run.stop.bound(roll_out(run, members, iteration), grace_seconds=0.0)
     run.stop.check()
     run.board.show(activity="changing to training")
     to_train = run.switcher.to_train(iteration - 1, iteration)
     await run.stop.bound(to_train, grace_seconds=SWITCH_GRACE_SECONDS)
+    show_switch(run, Phase.TRAIN)
     run.stop.check()
     trained = await train(run, iteration)
     await commit(run, iteration, rollout, trained, seconds=monotonic() - started)
+
+
+def show_switch(run: Run, phase: Phase) -> None:
+    """Tell the operator and the command line which phase a switch has led into."""
+    run.board.show(phase=phase, epoch=run.switcher.epoch, switches=run.switcher.recent)
 
 
 async def draw(run: Run, iteration: int) -> None:
@@ -72,4 +80,10 @@ async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Tra
         gradient_norm=trained.gradient_norm,
     )
     await run.journal.write(record)
-    run.board.show(activity="committed", iteration=iteration, unfinished_trajectories=totals.num_unfinished)
+    run.board.show(
+        activity="committed",
+        iteration=iteration,
+        unfinished_trajectories=totals.num_unfinished,
+        reward=totals.mean_reward,
+        tokens_per_second=rollout.tokens_per_second,
+    )

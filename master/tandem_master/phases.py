@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic, time
 
 from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
 from tandem_api.job.operations import SwitchSpec
-from tandem_api.job.status import Phase
+from tandem_api.job.status import Phase, SwitchSummary
 from tandem_api.registry import Desired, Keys, MemberRecord, MemberState
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.store import Registry
@@ -29,6 +30,9 @@ from tandem_master.tasks import together
 from tandem_master.watched import WatchedKeys, watched
 
 logger = logging.getLogger(__name__)
+
+MOST_RECENT = 10
+"""Switches that are remembered for people to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,18 @@ class Switcher:
         self._spec = spec
         self._epoch = last_epoch
         self._first = True
+        self._recent: tuple[SwitchSummary, ...] = ()
         self._running: RunningPhase | None = None
 
     @property
     def epoch(self) -> int:
         """Number of the last switch that was begun."""
         return self._epoch
+
+    @property
+    def recent(self) -> tuple[SwitchSummary, ...]:
+        """The last ten complete switches, newest first."""
+        return self._recent
 
     async def to_infer(self, generation: int, iteration: int) -> tuple[MemberRecord, ...]:
         """Make all members ready to sample with `generation`; return the rollout members that serve it.
@@ -114,9 +124,29 @@ class Switcher:
         took = monotonic() - started
         logger.info("%s: ready after %.2f s", switch_name(desired), took)
         self._running = RunningPhase(desired, time())
-        await parties.journal.write(_record(desired, crew, membership, started_at, took, first=self._first))
+        record = _record(desired, crew, membership, started_at, took, first=self._first)
+        await parties.journal.write(record)
+        self._recent = (summary_of(record), *self._recent)[:MOST_RECENT]
         self._first = False
         return membership
+
+
+def summary_of(record: SwitchRecord) -> SwitchSummary:
+    """Return a switch in one line: who was slow, and at what. A switch without stages has nobody to name."""
+    seconds_by_pod: dict[str, float] = {}
+    for stage in record.stages:
+        seconds_by_pod[stage.pod] = seconds_by_pod.get(stage.pod, 0.0) + stage.seconds
+    slowest_pod = max(seconds_by_pod, key=seconds_by_pod.__getitem__, default="")
+    of_pod = [stage for stage in record.stages if stage.pod == slowest_pod]
+    slowest = max(of_pod, key=lambda stage: stage.seconds, default=None)
+    return SwitchSummary(
+        epoch=record.epoch,
+        direction=record.direction,
+        seconds=record.seconds,
+        slowest_pod=slowest_pod,
+        slowest_stage=slowest.stage if slowest else "",
+        at=datetime.fromtimestamp(record.started_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
 
 
 def serving_members(membership: Membership, desired: Desired) -> tuple[MemberRecord, ...]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from tandem_api.job.status import SwitchSummary
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_master.mastership import Mastership
@@ -28,7 +29,7 @@ class ProgressBoard:
     def progress(self) -> Progress:
         return self._progress
 
-    def show(self, **changes: int | str) -> None:
+    def show(self, **changes: int | float | str | tuple[SwitchSummary, ...]) -> None:
         """Change the named fields of Progress (snake_case)."""
         if changes.get("activity", self._progress.activity) != self._progress.activity:
             self._urgent.set()
