@@ -14,6 +14,7 @@ from etcd3aio.kv import KVService, prefix_range_end
 from etcd3aio.lease import LeaseService
 from etcd3aio.watch import WatchService
 
+from tandem_checkpoint.registry.addresses import resolve
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError, RegistryUnreachable
 from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Put, Registry
 
@@ -23,14 +24,19 @@ CALL_SECONDS = 5.0
 """Deadline of one call."""
 WATCH_RETRY_SECONDS = 0.5
 """Pause before a broken watch is opened again."""
+PAGE_KEYS = 32
+"""Keys of one page of a list; a value is far below 128 KiB (etcd takes at most 1.5 MiB a request)."""
 DELETE_EVENT = 1
 """etcd's number for a deletion in a watch (mvccpb.Event.EventType)."""
 
 
 @asynccontextmanager
 async def connect(endpoints: Sequence[str]) -> AsyncIterator[Registry]:
-    """Connect to the etcd at `host:port` endpoints; nothing is sent until the first call."""
-    async with Etcd3Client(list(endpoints)) as client:
+    """Connect to the etcd at `host:port` endpoints; nothing is sent until the first call.
+
+    Names are resolved here, once: a connection that is lost for good must be made anew to find etcd elsewhere.
+    """
+    async with Etcd3Client(list(await resolve(endpoints))) as client:
         assert client.kv is not None
         assert client.lease is not None
         assert client.watch is not None
@@ -115,9 +121,17 @@ class EtcdRegistry:
                 await self._leases.revoke(granted.ID, timeout=1.0, max_attempts=1)
 
     async def _list(self, prefix: str) -> tuple[dict[str, str], int]:
-        async with _mapped(f"list {prefix}"):
-            response = await self._kv.get(prefix, range_end=prefix_range_end(prefix), timeout=CALL_SECONDS)
-        return {item.key.decode(): item.value.decode() for item in response.kvs}, response.header.revision
+        """Return all keys with their values at one revision, page by page: gRPC takes at most 4 MiB a message."""
+        values: dict[str, str] = {}
+        start, end, revision = prefix.encode(), prefix_range_end(prefix), 0
+        while True:
+            async with _mapped(f"list {prefix}"):
+                response = await self._kv.get(start, end, revision=revision, limit=PAGE_KEYS, timeout=CALL_SECONDS)
+            revision = revision or response.header.revision
+            values |= {item.key.decode(): item.value.decode() for item in response.kvs}
+            if not response.more:
+                return values, revision
+            start = response.kvs[-1].key + b"\0"
 
     async def _changes(self, prefix: str, revision: int) -> AsyncIterator[tuple[Change, ...]]:
         stream = self._watches.watch(prefix, prefix_range_end(prefix), start_revision=revision)
