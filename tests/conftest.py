@@ -9,6 +9,8 @@ from tandem_cli.errors import MachineError
 from tandem_cli.local.etcd import find_etcd
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 
+pytest_plugins = ["tests.ground.fixtures"]
+
 settings.register_profile("tandem", deadline=None)
 settings.load_profile("tandem")
 

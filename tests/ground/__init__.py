@@ -1,0 +1,1 @@
+"""The test ground: a real API server for most tests, a real node for the rest."""

@@ -1,0 +1,3 @@
+module tandem.dev/control-plane/pause
+
+go 1.26.0
