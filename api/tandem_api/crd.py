@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from tandem_api.invariant import VALIDATIONS
 from tandem_api.job.spec import API_VERSION, RLJob
 
 Schema = dict[str, Any]
@@ -30,12 +31,14 @@ COPIED_KEYWORDS = (
     "maxLength",
     "minItems",
     "maxItems",
+    "minProperties",
+    "maxProperties",
     "required",
+    VALIDATIONS,
 )
 TRANSLATED_KEYWORDS = (
     "description",
     "default",
-    "nullable",
     "const",
     "exclusiveMinimum",
     "exclusiveMaximum",
@@ -56,9 +59,20 @@ COLUMNS = (
     ("Iteration", "integer", ".status.iteration"),
     ("Generation", "integer", ".status.generation"),
     ("Reward", "number", ".status.reward.mean"),
-    ("Ready", "integer", ".status.hybrid.ready"),
+    ("Switch p50", "number", ".status.switchSecondsMedian"),
     ("Age", "date", ".metadata.creationTimestamp"),
 )
+"""What `kubectl get` shows: is the job well?"""
+WIDE_COLUMNS = (
+    ("Ready", "integer", ".status.hybrid.ready"),
+    ("Rollout ready", "integer", ".status.elastic.ready"),
+    ("Tokens/s", "number", ".status.tokensPerSecond"),
+    ("Restarts", "integer", ".status.restarts"),
+    ("Attempt", "integer", ".status.attempt"),
+    ("Suspended", "string", '.status.conditions[?(@.type=="Suspended")].status'),
+    ("Started", "date", ".status.startTime"),
+)
+"""What `kubectl get -o wide` adds."""
 HEADER = "# Generated from tandem_api by `python -m tandem_api.crd`; a test fails when it is stale.\n"
 
 
@@ -77,18 +91,19 @@ def _structural(raw: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Sc
     if "type" not in node:
         return {**_description(node), PRESERVE: True}
     schema: Schema = {**_description(node), **{word: node[word] for word in COPIED_KEYWORDS if word in node}}
-    if node.get("nullable"):
-        schema["nullable"] = True
     if "const" in node:
         schema["enum"] = [node["const"]]
     schema |= _exclusive_bounds(node) | _children(node, definitions)
     if node.get("default") is not None:
-        schema["default"] = _least_default(node["default"], schema)
+        schema["default"] = _whole_default(node["default"])
     return schema
 
 
 def _resolved(raw: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
-    """Return the node with its reference replaced by the definition, and `anyOf` with null by `nullable`."""
+    """Return the node with its reference replaced by the definition, and `anyOf` with null by the other member.
+
+    An API server drops a null where the schema does not allow one: null is absent, as in a core type.
+    """
     node = dict(raw)
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
@@ -99,7 +114,7 @@ def _resolved(raw: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Sche
         if len(members) != 1:
             raise TypeError(f"a union of {len(members)} types has no structural form: {node}")
         del node["anyOf"]
-        node = {**members[0], **node, "nullable": True}
+        node = {**members[0], **node}
     return node
 
 
@@ -142,13 +157,12 @@ def _items(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     return translated[0]
 
 
-def _least_default(default: object, schema: Schema) -> object:
-    """Return the default without what the fields' own defaults say: those are written once, at the field."""
+def _whole_default(default: object) -> object:
+    """Return the default without absent fields. It is written in full, although each field has its own default too:
+    an API server checks that a default keeps the relations between its fields, and fills nothing in for that."""
     if not isinstance(default, dict):
         return default
-    fields = schema.get("properties", {})
-    least = {key: _least_default(value, fields.get(key, {})) for key, value in default.items() if value is not None}
-    return {key: value for key, value in least.items() if key not in fields or value != fields[key].get("default")}
+    return {key: _whole_default(value) for key, value in default.items() if value is not None}
 
 
 def custom_resource_definition() -> Schema:
@@ -179,7 +193,10 @@ def _version() -> Schema:
         "name": VERSION,
         "served": True,
         "storage": True,
-        "additionalPrinterColumns": [{"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS],
+        "additionalPrinterColumns": [
+            *({"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS),
+            *({"name": name, "type": kind, "jsonPath": path, "priority": 1} for name, kind, path in WIDE_COLUMNS),
+        ],
         "subresources": {
             "status": {},
             "scale": {
@@ -198,8 +215,6 @@ def _root_schema() -> Schema:
     name = fields["metadata"]["properties"]["name"]
     for path, key in LISTS_BY_KEY:
         _at(root, path).update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]})
-    for field in ("spec", "status"):
-        fields[field].pop("nullable", None)
     return {
         **_description(root),
         "type": "object",

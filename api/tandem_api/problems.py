@@ -6,14 +6,16 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tandem_api.crd import Schema, structural_schema
-from tandem_api.job.pods import QUANTITY
+from tandem_api.invariant import BROKEN_INVARIANTS
 from tandem_api.job.spec import NAME_PATTERN, NAMESPACE_PATTERN, RLJob
+from tandem_api.job.text import COMMIT, OBJECT_NAME, QUALIFIED_NAME, QUANTITY, REPO
 
 Path = tuple[str | int, ...]
 """Field names and list indices from the root of the document."""
@@ -32,6 +34,10 @@ PATTERN_FIXES = {
     NAME_PATTERN: NAME_FIX,
     NAMESPACE_PATTERN: "use lower-case letters, digits and -, neither first nor last a -",
     QUANTITY: "write a quantity such as 500m, 16 or 64Gi",
+    OBJECT_NAME: "use lower-case letters, digits, - and ., beginning and ending with a letter or a digit",
+    QUALIFIED_NAME: "write a name with a domain, such as kubernetes.io/hostname or rdma/hca",
+    REPO: "write the owner and the name, such as Qwen/Qwen3-8B",
+    COMMIT: "write the commit in full, 40 digits of 0-9 and a-f",
 }
 WHOLE_FIXES = {("apiVersion",): "add apiVersion: tandem.dev/v1alpha1", ("kind",): "add kind: RLJob"}
 
@@ -71,7 +77,7 @@ def parse_job(document: object) -> RLJob:
     if not isinstance(document, dict):
         wanted = "wanted an RLJob; begin with apiVersion, kind, metadata and spec"
         raise InvalidJob((f"document: is {_shown(document)}, {wanted}",))
-    schema = structural_schema(RLJob)
+    schema = _schema()
     problems: list[Problem] = [
         Problem((field,), f"is missing; {fix}") for (field,), fix in WHOLE_FIXES.items() if field not in document
     ]
@@ -85,6 +91,12 @@ def parse_job(document: object) -> RLJob:
     if problems:
         raise InvalidJob(_lines(problems))
     return job
+
+
+@cache
+def _schema() -> Schema:
+    """Return the schema of an RLJob, worked out once."""
+    return structural_schema(RLJob)
 
 
 def dotted(path: Path) -> str:
@@ -122,6 +134,8 @@ def _plain(value: object, path: Path, schema: Schema, problems: list[Problem]) -
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem(path, f"is {value}, wanted a finite number; write one"))
         return None
+    if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
+        return int(value)
     if value is None or isinstance(value, str | int | float):
         return value
     problems.append(Problem(path, f"is {value}, which YAML reads as a {type(value).__name__}; put it in quotes"))
@@ -164,8 +178,15 @@ def _explained(error: ValidationError, root: Schema) -> Iterator[Problem]:
         path: Path = detail["loc"]
         if detail["type"] == "extra_forbidden":
             yield _unknown_field(path, root)
+        elif detail["type"] == BROKEN_INVARIANTS:
+            yield from (Problem((*path, *_fields(field)), message) for field, message in detail["ctx"]["broken"])
         elif not _follows_from_items(detail):
             yield Problem(path, _text(detail, _schema_at(root, path)))
+
+
+def _fields(dotted_path: str) -> Path:
+    """Return the field names of a dotted path; none for an empty one."""
+    return tuple(dotted_path.split(".")) if dotted_path else ()
 
 
 def _follows_from_items(detail: ErrorDetails) -> bool:
@@ -260,7 +281,8 @@ def _not_a_list(value: Any, context: Context, schema: Schema) -> str:
 
 
 def _not_one_of(value: Any, context: Context, schema: Schema) -> str:
-    return f"is {_shown(value)}; use {context['expected'].replace(chr(39), '')}"
+    wanted = {"True": "true", "False": "false"}.get(context["expected"], context["expected"].replace("'", ""))
+    return f"is {_shown(value)}; use {wanted}"
 
 
 def _too_few(value: Any, context: Context, schema: Schema) -> str:

@@ -25,7 +25,7 @@ GPU_CONTROL = Path("/dev/nvidiactl")
 def check_job(job: RLJob) -> None:
     """Raise UserError with one line for every problem that can be found without starting anything."""
     policy, data = [*_policy_problems(job.spec)], [*_data_problems(job.spec)]
-    problems = [*policy, *_placement_problems(job.spec), *_plan_problems(job), *data]
+    problems = [*policy, *_placement_problems(job.spec), *_lifecycle_problems(job.spec), *_plan_problems(job), *data]
     if not policy and not data:
         problems += _budget_problems(job.spec)
     if problems:
@@ -76,11 +76,16 @@ def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
             f"spec.rollout.elastic.replicas: is {spec.rollout.elastic.replicas}, but this release does not transfer "
             "weights to rollout-only pods; use 0"
         )
-    if not spec.recipe.partial_rollout.exclude_old_segments:
-        yield (
-            "spec.recipe.partialRollout.excludeOldSegments: is false, but this release trains on the segments of the "
-            "current generation only; use true"
-        )
+
+
+def _lifecycle_problems(spec: RLJobSpec) -> Iterator[str]:
+    """Yield what only the operator does over a job's life; where pods run, and in which images, is no matter here."""
+    if spec.suspend:
+        yield "spec.suspend: is true, but only the operator keeps a job for later; remove it (Ctrl-C stops a run)"
+    if spec.active_deadline_seconds is not None:
+        yield "spec.activeDeadlineSeconds: only the operator ends a job in time; remove it"
+    if spec.failure_policy.rules:
+        yield "spec.failurePolicy.rules: only the operator follows them; remove them"
 
 
 def _plan_problems(job: RLJob) -> Iterator[str]:

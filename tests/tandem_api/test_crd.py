@@ -1,6 +1,5 @@
 """The CustomResourceDefinition says what the models say, in the dialect of an API server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +8,21 @@ import yaml
 from pydantic import BaseModel, Field
 
 from tandem_api.crd import Schema, crd_yaml, custom_resource_definition, structural_schema
+from tests.tandem_api.schemas import at as field_at
+from tests.tandem_api.schemas import nodes, root
 
 FILE = Path(__file__).parents[2] / "crds" / "rljobs.tandem.dev.yaml"
 STRUCTURAL_KEYWORDS = {
-    "type", "description", "default", "nullable", "enum", "pattern", "properties", "required", "items",
+    "type", "description", "default", "enum", "pattern", "properties", "required", "items",
     "additionalProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength",
     "minItems", "maxItems", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-map-keys", "minProperties", "maxProperties", "x-kubernetes-validations",
 }  # fmt: skip
 
 
-def root() -> Schema:
-    """Return the schema of a whole RLJob."""
-    schema: Schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    return schema
-
-
 def at(path: str) -> Schema:
-    """Return the schema of a field by its path."""
-    schema = root()
-    for field in path.split("."):
-        schema = schema["properties"][field]
-    return schema
-
-
-def nodes(schema: Schema) -> Iterator[Schema]:
-    """Yield a schema and all schemas below it."""
-    yield schema
-    below = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
-    for child in below:
-        if child is not None:
-            yield from nodes(child)
+    """Return the schema of a field of an RLJob by its path."""
+    return field_at(root(custom_resource_definition()), path)
 
 
 def test_the_file_is_what_the_models_say_today() -> None:
@@ -56,10 +39,10 @@ def test_the_file_holds_no_keyword_that_an_api_server_refuses(keyword: str) -> N
 
 
 def test_every_node_is_structural() -> None:
-    every = list(nodes(root()))
+    every = list(nodes(root(custom_resource_definition())))
 
     assert {keyword for node in every for keyword in node} <= STRUCTURAL_KEYWORDS
-    assert [node for node in every if "type" not in node] == []
+    assert [node for node in every if "type" not in node and not node.get("x-kubernetes-preserve-unknown-fields")] == []
     assert [node for node in every if "properties" in node and "additionalProperties" in node] == []
     assert [node for node in every if node.get("exclusiveMinimum") not in (None, True)] == []
     assert [node for node in every if "default" in node and node["default"] is None] == []
@@ -105,11 +88,39 @@ def test_status_and_scale_are_subresources_of_fields_that_exist() -> None:
 
 def test_kubectl_get_shows_columns_of_fields_that_exist() -> None:
     columns = custom_resource_definition()["spec"]["versions"][0]["additionalPrinterColumns"]
-
-    assert [column["name"] for column in columns] == ["Phase", "Iteration", "Generation", "Reward", "Ready", "Age"]
-    assert [at(column["jsonPath"][1:])["type"] for column in columns[:-1]] == [
-        column["type"] for column in columns[:-1]
+    wide = [column for column in columns if column.get("priority") == 1]
+    mirrored = [
+        column for column in columns if column["jsonPath"].startswith(".status.") and "?" not in column["jsonPath"]
     ]
+
+    assert [column["name"] for column in columns if column not in wide] == [
+        "Phase", "Iteration", "Generation", "Reward", "Switch p50", "Age",
+    ]  # fmt: skip
+    assert [column["name"] for column in wide] == [
+        "Ready", "Rollout ready", "Tokens/s", "Restarts", "Attempt", "Suspended", "Started",
+    ]  # fmt: skip
+    assert [at(column["jsonPath"][1:])["type"] for column in mirrored] == [
+        {"date": "string"}.get(column["type"], column["type"]) for column in mirrored
+    ]
+
+
+def test_every_text_list_and_map_is_bounded_so_that_the_cost_of_rules_is() -> None:
+    every = list(nodes(at("spec")))
+
+    assert [node for node in every if node.get("type") == "array" and "maxItems" not in node] == []
+    assert [node for node in every if node.get("type") == "string" and not {"maxLength", "enum"} & node.keys()] == []
+    assert [node for node in every if "additionalProperties" in node and "maxProperties" not in node] == []
+
+
+def test_the_lists_of_a_status_are_bounded_so_that_a_job_stays_small() -> None:
+    every = list(nodes(at("status")))
+
+    assert [node for node in every if node.get("type") == "array" and "maxItems" not in node] == []
+    assert [node for node in every if node.get("type") == "string" and not {"maxLength", "enum"} & node.keys()] == []
+
+
+def test_a_null_is_nowhere_allowed_because_an_api_server_then_drops_it() -> None:
+    assert "nullable" not in FILE.read_text()
 
 
 def test_of_metadata_only_the_name_is_restricted() -> None:
@@ -123,12 +134,12 @@ def test_of_metadata_only_the_name_is_restricted() -> None:
     ("path", "expected"),
     [
         ("spec.hybrid.gpu.sharing", {"enum": ["DRA", "VisibleAll", "None"], "default": "DRA", "type": "string"}),
-        ("spec.hybrid.sharedMemory", {"nullable": True, "type": "string"}),
-        ("spec.hybrid.rdma", {"nullable": True, "type": "object"}),
+        ("spec.hybrid.sharedMemory", {"maxLength": 32, "type": "string"}),
+        ("spec.hybrid.rdma", {"type": "object", "default": None}),
         ("spec.recipe.temperature", {"minimum": 0, "exclusiveMinimum": True, "default": 1.0, "type": "number"}),
         ("spec.rollout.parallelism.tensor", {"minimum": 1, "maximum": 1, "default": 1, "type": "integer"}),
-        ("spec.trainer.optimizer.betas", {"minItems": 2, "maxItems": 2, "items": {"type": "number"}}),
-        ("spec.podTemplate", {"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+        ("spec.trainer.optimizer.betas", {"minItems": 2, "maxItems": 2, "default": [0.9, 0.95]}),
+        ("spec.podTemplate.spec", {"type": None, "x-kubernetes-preserve-unknown-fields": True}),
         ("spec.rollout.engineArgs", {"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
         ("spec.rewards", {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "minItems": 1}),
         ("status.switches", {"maxItems": 10, "type": "array"}),
@@ -141,21 +152,12 @@ def test_a_field_keeps_its_constraints(path: str, expected: Schema) -> None:
     assert {keyword: field.get(keyword) for keyword in expected} == expected
 
 
-def test_a_default_is_written_once_at_the_field_itself() -> None:
-    assert at("spec.hybrid")["default"] == {}
-    assert at("spec.hybrid.gpu")["default"] == {}
-    assert at("spec.hybrid.replicas")["default"] == 1
+def test_a_default_is_written_in_full_because_an_api_server_checks_its_relations_as_it_is() -> None:
+    default = at("spec.hybrid")["default"]
 
-
-def test_a_default_that_differs_from_the_fields_own_is_kept() -> None:
-    class Inner(BaseModel):
-        width: int = 1
-        height: int = 1
-
-    class Outer(BaseModel):
-        inner: Inner = Inner(width=2)
-
-    assert structural_schema(Outer)["properties"]["inner"]["default"] == {"width": 2}
+    assert default["gpu"] == {"sharing": "DRA", "deviceClassName": "gpu.nvidia.com", "selectors": []}
+    assert default["gpusPerPod"] == at("spec.hybrid.gpusPerPod")["default"]
+    assert "rdma" not in default
 
 
 class Union(BaseModel):

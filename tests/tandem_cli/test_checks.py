@@ -68,18 +68,45 @@ def test_a_gpu_is_asked_for_where_there_is_none(ground: Ground) -> None:
     )
 
 
-def test_what_this_release_does_not_do_is_refused(ground: Ground) -> None:
+def test_rollout_only_pods_are_refused(ground: Ground) -> None:
+    assert problems_of(ground, rollout={"elastic": {"replicas": 2}}) == (
+        "spec.rollout.elastic.replicas: is 2, but this release does not transfer weights to rollout-only pods; use 0",
+    )
+
+
+def test_what_only_the_operator_does_is_refused_one_line_each(ground: Ground) -> None:
     lines = problems_of(
         ground,
-        rollout={"elastic": {"replicas": 2}},
-        recipe={"problemsPerIteration": 2, "partialRollout": {"excludeOldSegments": False}},
+        suspend=True,
+        activeDeadlineSeconds=60,
+        failurePolicy={"rules": [{"match": {"reason": "Error"}, "action": "FailJob"}]},
     )
 
     assert lines == (
-        "spec.rollout.elastic.replicas: is 2, but this release does not transfer weights to rollout-only pods; use 0",
-        "spec.recipe.partialRollout.excludeOldSegments: is false, but this release trains on the segments of the "
-        "current generation only; use true",
+        "spec.suspend: is true, but only the operator keeps a job for later; remove it (Ctrl-C stops a run)",
+        "spec.activeDeadlineSeconds: only the operator ends a job in time; remove it",
+        "spec.failurePolicy.rules: only the operator follows them; remove them",
     )
+
+
+def test_what_says_where_pods_run_is_no_matter_on_one_machine(ground: Ground) -> None:
+    ground.write_job(scheduling={"priorityClassName": "high"}, ttlSecondsAfterFinished=60)
+
+    check_job(read_job(ground.job))
+
+
+def test_a_commit_in_a_hub_cache_is_a_policy_like_any_other(ground: Ground) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = ground.folder / "hub" / "models--Qwen--Qwen3-8B" / "snapshots" / commit
+    snapshot.parent.mkdir(parents=True)
+    ground.policy.rename(snapshot)
+    source = {"huggingFace": {"repo": "Qwen/Qwen3-8B", "revision": commit, "cachePath": "hub"}}
+    ground.write_job(policy={"model": source, "dtype": "Float32", "maxLengthTokens": 32})
+
+    job = read_job(ground.job)
+    check_job(job)
+
+    assert job.spec.policy.model.path == str(snapshot)
 
 
 def test_a_policy_without_tokenizer_and_weights_lacks_two_things(ground: Ground) -> None:

@@ -4,7 +4,11 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from tandem_api.job.text import ObjectName, QualifiedName
 from tandem_api.resource import Resource
+
+MAX_SECONDS = 10 * 366 * 86_400
+"""Longest span of time in a job: ten years."""
 
 
 class SwitchStrategy(StrEnum):
@@ -19,9 +23,9 @@ class SwitchSpec(Resource):
 
     strategy: SwitchStrategy = SwitchStrategy.RESTART
     """What happens to the server between two Infer phases."""
-    train_to_infer_deadline_seconds: float = Field(default=300.0, gt=0)
+    train_to_infer_deadline_seconds: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
     """Time in which all pods must serve the new generation; then the job fails and names who is missing."""
-    infer_to_train_deadline_seconds: float = Field(default=120.0, gt=0)
+    infer_to_train_deadline_seconds: float = Field(default=120.0, gt=0, le=MAX_SECONDS)
     """Time in which all trainers must hold the devices again; then the job fails and names who is missing."""
     max_logprob_difference: float | None = Field(default=None, gt=0)
     """Largest difference, in nats, between the log-probability of a sampled token as vLLM gave it and as the trainer
@@ -32,9 +36,30 @@ class SwitchSpec(Resource):
 class CheckpointsSpec(Resource):
     """Durable state of the job: replay buffer, metrics, checkpoints, final policy."""
 
-    claim_name: str | None = None
+    claim_name: ObjectName | None = None
     """PersistentVolumeClaim, mounted in the master and in all trainers; `tandem up` uses the run folder."""
-    every_iterations: int = Field(default=10, ge=1)
+    every_iterations: int = Field(default=10, ge=1, le=1_000_000)
     """Iterations between two checkpoints; a stop writes one in any case."""
-    keep_last: int = Field(default=3, ge=1)
+    keep_last: int = Field(default=3, ge=1, le=1_000)
     """Checkpoints kept; older ones are removed after a newer one is complete."""
+    keep_every: int = Field(default=0, ge=0, le=0)
+    """Iterations between two checkpoints that are kept for good. This release keeps none: 0."""
+
+
+class GangProvider(StrEnum):
+    """Who sees to it that the pods of a job are placed all or none."""
+
+    NONE = "None"
+    """Nobody: pods that fit are placed and wait for the others."""
+
+
+class SchedulingSpec(Resource):
+    """Where the pods run and what they may displace."""
+
+    gang: GangProvider = GangProvider.NONE
+    """Who places all pods or none."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of all pods."""
+    topology_key: QualifiedName | None = None
+    """Node label, such as topology.kubernetes.io/rack: hybrid and rollout-only pods prefer nodes with one value of it,
+    since weights pass between them. Absent: anywhere."""

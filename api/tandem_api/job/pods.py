@@ -5,10 +5,19 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
+from tandem_api.invariant import Guarded, Invariant
+from tandem_api.job.text import Image, ObjectName, QualifiedName, Quantity, amount
 from tandem_api.resource import Resource
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
-Quantity = Annotated[str, Field(pattern=QUANTITY)]
+DEVICE_CLASS = "gpu.nvidia.com"
+GPU_RESOURCE = "nvidia.com/gpu"
+"""Extended resource of NVIDIA's device plugin."""
+MAX_DEVICES_PER_CLAIM = 32
+"""An allocation of resource.k8s.io/v1 holds no more (AllocationResultsMaxSize)."""
+MAX_PODS = 1024
+"""Most pods of a kind: names append `-rollout-1023` and stay DNS labels."""
+MAX_RESOURCES = 32
+MAX_TOKENS = 1 << 30
 
 
 class GpuSharing(StrEnum):
@@ -22,39 +31,88 @@ class GpuSharing(StrEnum):
     """No device is requested: a CPU run."""
 
 
-class GpuSpec(Resource):
+Selector = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class GpuSpec(Guarded):
     """The devices of a pod."""
 
     sharing: GpuSharing = GpuSharing.DRA
     """Mechanism that gives both containers the same devices."""
-    device_class_name: str = "gpu.nvidia.com"
+    device_class_name: ObjectName = DEVICE_CLASS
     """DeviceClass of the claim; used with DRA only."""
-    selectors: tuple[str, ...] = ()
+    selectors: tuple[Selector, ...] = Field(default=(), max_length=16)
     """CEL expressions over a device that each allocated device must satisfy; used with DRA only."""
 
+    invariants = (
+        Invariant(
+            field="selectors",
+            cel="self.sharing == 'DRA' || self.selectors.size() == 0",
+            holds=lambda gpu: gpu.sharing is GpuSharing.DRA or not gpu.selectors,
+            message="select the devices of a claim, and only sharing DRA makes one; remove them or use DRA",
+        ),
+        Invariant(
+            field="deviceClassName",
+            cel=f"self.sharing == 'DRA' || self.deviceClassName == '{DEVICE_CLASS}'",
+            holds=lambda gpu: gpu.sharing is GpuSharing.DRA or gpu.device_class_name == DEVICE_CLASS,
+            message="is the class of a claim, and only sharing DRA makes one; remove it or use DRA",
+        ),
+    )
 
-class RdmaSpec(Resource):
+
+class RdmaSpec(Guarded):
     """Host channel adapters of a pod, for the transfer of weights between pods."""
 
-    resource_name: str = "rdma/hca"
+    resource_name: QualifiedName = "rdma/hca"
     """Extended resource that the device plugin offers."""
-    count: int = Field(default=1, ge=1)
-    """Adapters a pod."""
+    count: int = Field(default=1, ge=1, le=64)
+    """Adapters that each trainer and each server container requests. It may then lock memory, which the adapters need
+    to reach it."""
+    host_network: bool = False
+    """Run hybrid and rollout-only pods in their nodes' network, where the adapters are to be seen: then one a node."""
+    network: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Secondary network of hybrid and rollout-only pods: the value of their annotation k8s.v1.cni.cncf.io/networks."""
+
+    invariants = (
+        Invariant(
+            field="network",
+            cel="!self.hostNetwork || !has(self.network)",
+            holds=lambda rdma: not (rdma.host_network and rdma.network),
+            message="is not there for a pod in its node's network; remove it or set hostNetwork: false",
+        ),
+    )
 
 
-class ResourceRequirements(Resource):
+class ResourceRequirements(Guarded):
     """Kubernetes resource requests and limits of one container."""
 
-    requests: dict[str, Quantity] = Field(default_factory=dict)
+    requests: dict[str, Quantity] = Field(default={}, max_length=MAX_RESOURCES)
     """Amounts the scheduler reserves."""
-    limits: dict[str, Quantity] = Field(default_factory=dict)
+    limits: dict[str, Quantity] = Field(default={}, max_length=MAX_RESOURCES)
     """Amounts the container may not exceed."""
 
+    invariants = (
+        Invariant(
+            field="requests",
+            cel="self.requests.all(name, !(name in self.limits)"
+            " || quantity(self.requests[name]).compareTo(quantity(self.limits[name])) <= 0)",
+            holds=lambda resources: all(
+                amount(text) <= amount(resources.limits.get(name, text)) for name, text in resources.requests.items()
+            ),
+            message="are more than limits for one name; lower the request or raise the limit",
+        ),
+    )
 
-class HybridSpec(Resource):
+    @property
+    def names(self) -> frozenset[str]:
+        """The resources that are requested or limited."""
+        return frozenset((*self.requests, *self.limits))
+
+
+class HybridSpec(Guarded):
     """Pods in which the trainer and the server take turns on the same devices (report, section 2.6.3)."""
 
-    replicas: int = Field(default=1, ge=1, le=1024)
+    replicas: int = Field(default=1, ge=1, le=MAX_PODS)
     """Number of hybrid pods."""
     gpus_per_pod: int = Field(default=8, ge=1, le=64)
     """Devices a pod: as many trainer ranks run in it. With sharing None they are CPU processes."""
@@ -66,6 +124,23 @@ class HybridSpec(Resource):
     """RDMA adapters; absent means that weights cross pods by TCP."""
     resources: ResourceRequirements = ResourceRequirements()
     """Requests and limits of the trainer container; the server container lives on the same devices."""
+
+    invariants = (
+        Invariant(
+            field="gpusPerPod",
+            cel=f"self.gpu.sharing != 'DRA' || self.gpusPerPod <= {MAX_DEVICES_PER_CLAIM}",
+            holds=lambda hybrid: (
+                hybrid.gpu.sharing is not GpuSharing.DRA or hybrid.gpus_per_pod <= MAX_DEVICES_PER_CLAIM
+            ),
+            message=f"is more than one ResourceClaim holds; use at most {MAX_DEVICES_PER_CLAIM}, or sharing VisibleAll",
+        ),
+        Invariant(
+            field="rdma",
+            cel="self.gpu.sharing != 'None' || !has(self.rdma)",
+            holds=lambda hybrid: hybrid.gpu.sharing is not GpuSharing.NONE or hybrid.rdma is None,
+            message="moves the weights of GPUs, and gpu.sharing None has none; remove it, or use DRA or VisibleAll",
+        ),
+    )
 
 
 class TrainerParallelism(Resource):
@@ -83,13 +158,16 @@ class Schedule(StrEnum):
     CONSTANT = "Constant"
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSpec(Resource):
     """Adam with decoupled weight decay, as Megatron-Core builds it."""
 
-    learning_rate: float = Field(default=1.0e-6, gt=0)
+    learning_rate: float = Field(default=1.0e-6, gt=0, le=1)
     """Step size. With the optimizer reset each iteration the first steps are sign-like: choose about a tenth of
     what an optimizer with memory takes (the report names no figure)."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of the first and second moment."""
     epsilon: float = Field(default=1.0e-8, gt=0)
     """Added to the root of the second moment."""
@@ -104,11 +182,11 @@ class OptimizerSpec(Resource):
 class TrainerSpec(Resource):
     """The Megatron-Core container."""
 
-    image: str = "tandem/trainer:0.1"
+    image: Image = "tandem/trainer:0.1"
     """Container image."""
     parallelism: TrainerParallelism = TrainerParallelism()
     """Split of the model over the ranks."""
-    micro_batch_tokens: int = Field(default=16384, ge=1)
+    micro_batch_tokens: int = Field(default=16384, ge=1, le=MAX_TOKENS)
     """Most tokens, padding included, that one rank passes forward and backward at once."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer and its numbers."""
@@ -121,23 +199,52 @@ class RolloutParallelism(Resource):
     """Devices that share each layer's matrices. This release serves with one device a server."""
 
 
-class ElasticSpec(Resource):
+class ElasticSpec(Guarded):
     """Rollout-only pods, which join and leave while the job runs."""
 
-    replicas: int = Field(default=0, ge=0, le=1024)
+    replicas: int = Field(default=0, ge=0, le=MAX_PODS)
     """Number of rollout-only pods; `kubectl scale` writes it."""
+    min_replicas: int = Field(default=0, ge=0, le=MAX_PODS)
+    """Fewest that `replicas` may be set to."""
+    max_replicas: int = Field(default=MAX_PODS, ge=0, le=MAX_PODS)
+    """Most that `replicas` may be set to."""
     gpus_per_pod: int = Field(default=8, ge=1, le=64)
     """Devices a pod."""
+
+    invariants = (
+        Invariant(
+            field="minReplicas",
+            cel="self.minReplicas <= self.maxReplicas",
+            holds=lambda elastic: elastic.min_replicas <= elastic.max_replicas,
+            message="is more than maxReplicas; lower it or raise maxReplicas",
+        ),
+        Invariant(
+            field="replicas",
+            cel="self.replicas >= self.minReplicas || self.minReplicas > self.maxReplicas",
+            holds=lambda elastic: (
+                elastic.replicas >= elastic.min_replicas or elastic.min_replicas > elastic.max_replicas
+            ),
+            message="is less than minReplicas; raise it or lower minReplicas",
+        ),
+        Invariant(
+            field="replicas",
+            cel="self.replicas <= self.maxReplicas || self.minReplicas > self.maxReplicas",
+            holds=lambda elastic: (
+                elastic.replicas <= elastic.max_replicas or elastic.min_replicas > elastic.max_replicas
+            ),
+            message="is more than maxReplicas; lower it or raise maxReplicas",
+        ),
+    )
 
 
 class RolloutSpec(Resource):
     """The vLLM container."""
 
-    image: str = "tandem/rollout:0.1"
+    image: Image = "tandem/rollout:0.1"
     """Container image."""
     parallelism: RolloutParallelism = RolloutParallelism()
     """Split of one server; as many servers run in a pod as its devices hold."""
-    engine_args: dict[str, JsonValue] = Field(default_factory=dict)
+    engine_args: dict[str, JsonValue] = Field(default={}, max_length=128)
     """vLLM's own engine arguments by their Python names, passed on as they are."""
     resources: ResourceRequirements = ResourceRequirements()
     """Requests and limits of the server container."""

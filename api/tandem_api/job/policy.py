@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
+from tandem_api.invariant import Guarded, Invariant
+from tandem_api.job.text import Commit, FilePath, Label, Repo
 from tandem_api.resource import Resource
+
+MAX_WEIGHT = 1.0e6
 
 
 def refuse_repeated_names(names: Sequence[str]) -> None:
@@ -22,12 +27,52 @@ class Dtype(StrEnum):
     BFLOAT16 = "BFloat16"
 
 
-class ModelSource(Resource):
-    """Where the initial policy comes from."""
+class HuggingFaceSource(Resource):
+    """One commit of a Hugging Face repository, in a hub cache."""
 
-    path: str = Field(min_length=1)
+    repo: Repo
+    """Owner and name, such as Qwen/Qwen3-8B."""
+    revision: Commit
+    """Commit in full, so that every pod and every restart begins with the same weights."""
+    cache_path: FilePath = "/models/hub"
+    """The hub cache, as the containers see it."""
+
+    @property
+    def snapshot(self) -> str:
+        """The folder of the commit, as huggingface_hub lays out its cache."""
+        return f"{self.cache_path}/models--{self.repo.replace('/', '--')}/snapshots/{self.revision}"
+
+
+class ModelSource(Guarded):
+    """Where the initial policy comes from: a folder, or a commit in a hub cache."""
+
+    given_path: FilePath | None = Field(default=None, alias="path")
     """Folder in Hugging Face format (config.json, safetensors, tokenizer.json), as the containers see it.
     `tandem up` resolves a relative path against the folder of the RLJob file."""
+    hugging_face: HuggingFaceSource | None = None
+    """A commit of a Hugging Face repository, in a hub cache that the containers see. Tandem downloads nothing: `hf
+    download <repo> --revision <commit> --cache-dir <folder>` fills the cache, `spec.podTemplate` mounts it."""
+
+    invariants = (
+        Invariant(
+            field="",
+            cel="has(self.path) != has(self.huggingFace)",
+            holds=lambda model: (model.given_path is None) != (model.hugging_face is None),
+            message="wants exactly one of path and huggingFace; write one, remove the other",
+        ),
+    )
+
+    if TYPE_CHECKING:  # pydantic takes a field by its alias too, which its plugin for mypy does not know
+
+        def __init__(self, *, path: str | None = None, hugging_face: HuggingFaceSource | None = None) -> None: ...
+
+    @property
+    def path(self) -> str:
+        """The folder of the initial policy as the containers see it, whichever way it is given."""
+        if self.hugging_face is not None:
+            return self.hugging_face.snapshot
+        assert self.given_path is not None
+        return self.given_path
 
 
 class PolicySpec(Resource):
@@ -37,7 +82,7 @@ class PolicySpec(Resource):
     """The initial weights, configuration and tokenizer."""
     dtype: Dtype = Dtype.BFLOAT16
     """Number format of weights and activations. vLLM on a CPU wants Float32."""
-    max_length_tokens: int = Field(default=131072, ge=2)
+    max_length_tokens: int = Field(default=131072, ge=2, le=1 << 30)
     """Longest trajectory, prompt and response together, in tokens (the report trains up to 128k, section 2.3).
     More than the policy's max_position_embeddings is cut to it."""
 
@@ -45,18 +90,18 @@ class PolicySpec(Resource):
 class ProblemSet(Resource):
     """One file of problems."""
 
-    name: str = Field(min_length=1, max_length=63)
+    name: Label
     """Name in metrics; unique in its list."""
-    path: str = Field(min_length=1)
+    path: FilePath
     """JSON lines with `prompt`, `answer` and optionally `id` and `difficulty`."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
     """Relative share of this set among the sampled problems."""
 
 
 class DataSpec(Resource):
     """The problems."""
 
-    train: tuple[ProblemSet, ...] = Field(min_length=1)
+    train: tuple[ProblemSet, ...] = Field(min_length=1, max_length=64)
     """Problem sets that are sampled for training."""
 
     @field_validator("train")
@@ -76,9 +121,9 @@ class BuiltinReward(StrEnum):
 class RewardSpec(Resource):
     """One term of the reward; the terms are added by weight."""
 
-    name: str = Field(min_length=1, max_length=63)
+    name: Label
     """Name in metrics; unique in its list."""
     builtin: BuiltinReward
     """The rule that scores a response."""
-    weight: float = 1.0
+    weight: float = Field(default=1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT)
     """Factor of this term in the sum."""

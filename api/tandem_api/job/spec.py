@@ -3,11 +3,16 @@
 from typing import Any, Final, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic.config import JsonDict
 
-from tandem_api.job.operations import CheckpointsSpec, SwitchSpec
+from tandem_api.invariant import Guarded
+from tandem_api.job.failure import FailurePolicySpec
+from tandem_api.job.immutability import spec_transitions
+from tandem_api.job.operations import MAX_SECONDS, CheckpointsSpec, SchedulingSpec, SwitchSpec
 from tandem_api.job.pods import HybridSpec, RolloutSpec, TrainerSpec
 from tandem_api.job.policy import DataSpec, PolicySpec, RewardSpec, refuse_repeated_names
 from tandem_api.job.recipe import RecipeSpec
+from tandem_api.job.relations import SPEC_INVARIANTS
 from tandem_api.job.status import RLJobStatus
 from tandem_api.resource import Resource
 
@@ -17,16 +22,23 @@ NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAMESPACE_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 50
 """Longest job name: pod names append `-rollout-1023` and stay DNS labels of 63 characters."""
+POD_TEMPLATE_PARTS: Final[JsonDict] = {
+    "properties": {
+        "metadata": {"description": "Labels and annotations."},
+        "spec": {"description": "Fields of a PodSpec."},
+    }
+}
+"""Named for the API server: of fields that its schema does not name it sees no exchange of one for another."""
 
 
-class RLJobSpec(Resource):
+class RLJobSpec(Guarded):
     """Desired state of a reinforcement-learning job."""
 
     policy: PolicySpec
     """What is trained."""
     data: DataSpec
     """What it is trained on."""
-    rewards: tuple[RewardSpec, ...] = Field(min_length=1)
+    rewards: tuple[RewardSpec, ...] = Field(min_length=1, max_length=32)
     """How a response is scored; terms are added by weight."""
     hybrid: HybridSpec = HybridSpec()
     """Pods in which trainer and server take turns."""
@@ -40,9 +52,24 @@ class RLJobSpec(Resource):
     """The change between phases."""
     checkpoints: CheckpointsSpec = CheckpointsSpec()
     """Durable state."""
-    pod_template: dict[str, JsonValue] = Field(default_factory=dict)
+    failure_policy: FailurePolicySpec = FailurePolicySpec()
+    """What is done about containers and pods that fail."""
+    scheduling: SchedulingSpec = SchedulingSpec()
+    """Where the pods run."""
+    suspend: bool = False
+    """Stop the job and delete its pods, but keep its state; false lets it go on from its last checkpoint. The state
+    outlives the pods only on the volume of `spec.checkpoints.claimName`, or one that `spec.podTemplate` mounts."""
+    active_deadline_seconds: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    """Seconds from `status.startTime` after which an unfinished job fails; absent means never."""
+    ttl_seconds_after_finished: int = Field(default=604_800, ge=0, le=MAX_SECONDS)
+    """Seconds from `status.completionTime` after which the job is deleted with all its objects; volumes claimed by
+    `spec.checkpoints` stay."""
+    pod_template: dict[str, JsonValue] = Field(default={}, max_length=2, json_schema_extra=POD_TEMPLATE_PARTS)
     """Part of a PodTemplate (`metadata`, `spec`) that is merged into every pod: maps by key, containers, volumes and
     environment variables by name, other lists replaced."""
+
+    invariants = SPEC_INVARIANTS
+    transitions = spec_transitions()
 
     @field_validator("rewards")
     @classmethod

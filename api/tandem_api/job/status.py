@@ -1,11 +1,19 @@
 """Observed state of an RLJob: conditions are the truth, phase is a caption for people."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tandem_api.resource import Resource
+
+MAX_CONDITIONS = 16
+MAX_HANDLED_FAILURES = 32
+MAX_SWITCHES = 10
+Word = Annotated[str, Field(max_length=256)]
+Time = Annotated[str, Field(max_length=64)]
+"""RFC 3339, in UTC."""
+Sentence = Annotated[str, Field(max_length=1024)]
 
 
 class Phase(StrEnum):
@@ -22,20 +30,39 @@ class Direction(StrEnum):
     INFER_TO_TRAIN = "InferToTrain"
 
 
+class ConditionType(StrEnum):
+    """What conditions tell; each is there from the operator's first visit."""
+
+    ADMITTED = "Admitted"
+    """The job may have pods: it is valid, not suspended and not over."""
+    PODS_SCHEDULED = "PodsScheduled"
+    """Every pod has a node."""
+    ENGINES_READY = "EnginesReady"
+    """Every pod's containers are ready."""
+    PROGRESSING = "Progressing"
+    """The master runs the loop."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true and no pod is left."""
+    COMPLETED = "Completed"
+    """All iterations are done."""
+    FAILED = "Failed"
+    """The job ended without that."""
+
+
 class Condition(Resource):
     """One Kubernetes condition."""
 
-    type: str
-    """CamelCase positive adjective or participle."""
+    type: ConditionType
+    """What it tells."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
-    reason: str
+    reason: Word
     """CamelCase cause, for programs."""
-    message: str
+    message: Sentence
     """One sentence, for people."""
     observed_generation: int | None = None
     """metadata.generation that this condition was computed from."""
-    last_transition_time: str | None = None
+    last_transition_time: Time | None = None
     """RFC 3339 time of the last change of status."""
 
 
@@ -64,11 +91,11 @@ class SwitchSummary(Resource):
     """Which way."""
     seconds: float = Field(ge=0)
     """From the master's word to the last pod's readiness."""
-    slowest_pod: str
+    slowest_pod: Word
     """Pod that was ready last."""
-    slowest_stage: str
+    slowest_stage: Word
     """Its longest stage."""
-    at: str
+    at: Time
     """RFC 3339 time of its start."""
 
 
@@ -77,10 +104,14 @@ class RLJobStatus(Resource):
 
     observed_generation: int = Field(default=0, ge=0)
     """metadata.generation last acted on."""
-    phase: str = "Pending"
+    phase: Word = "Pending"
     """Caption for people, derived from the conditions."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=MAX_CONDITIONS)
     """The truth, by type."""
+    start_time: Time | None = None
+    """When the first pods were made, since the last suspension where there was one."""
+    completion_time: Time | None = None
+    """When the job completed or failed; `spec.ttlSecondsAfterFinished` counts from it."""
     iteration: int = Field(default=0, ge=0)
     """Complete iterations."""
     generation: int = Field(default=0, ge=0)
@@ -95,7 +126,13 @@ class RLJobStatus(Resource):
     """Hybrid pods."""
     elastic: Readiness | None = None
     """Rollout-only pods."""
+    attempt: int = Field(default=0, ge=0)
+    """Number of the present gang: all its pods carry it, and each restart of the gang and each suspension adds 1."""
     restarts: int = Field(default=0, ge=0)
-    """Container and pod restarts so far."""
-    switches: tuple[SwitchSummary, ...] = Field(default=(), max_length=10)
+    """Restarts so far, of containers, pods and gangs together; `spec.failurePolicy.maxRestarts` bounds them."""
+    handled_failures: tuple[Word, ...] = Field(default=(), max_length=MAX_HANDLED_FAILURES)
+    """Failures that were answered and can be seen still, so that none is answered twice."""
+    switches: tuple[SwitchSummary, ...] = Field(default=(), max_length=MAX_SWITCHES)
     """The last ten switches, newest first."""
+    switch_seconds_median: float | None = Field(default=None, ge=0)
+    """Median duration of `switches`, in seconds."""

@@ -1,0 +1,90 @@
+"""Relations between the sections of a spec; those within one section are beside its fields."""
+
+from typing import Final
+
+from tandem_api.invariant import Invariant
+from tandem_api.job.pods import GPU_RESOURCE, MAX_DEVICES_PER_CLAIM, GpuSharing
+from tandem_api.job.recipe import TOKEN_BUDGET
+
+REWARDS: Final = Invariant(
+    field="rewards",
+    cel="self.rewards.exists(term, term.weight != 0.0)",
+    holds=lambda spec: any(term.weight != 0 for term in spec.rewards),
+    message="have weight 0, every one; give one of them another weight",
+)
+TRAINER_RANKS: Final = Invariant(
+    field="hybrid.gpusPerPod",
+    cel="self.hybrid.gpusPerPod % (self.trainer.parallelism.tensor * self.trainer.parallelism.pipeline) == 0",
+    holds=lambda spec: (
+        spec.hybrid.gpus_per_pod % (spec.trainer.parallelism.tensor * spec.trainer.parallelism.pipeline) == 0
+    ),
+    message="is no multiple of trainer.parallelism.tensor * pipeline; choose one that is",
+)
+SERVERS: Final = Invariant(
+    field="hybrid.gpusPerPod",
+    cel="self.hybrid.gpusPerPod % self.rollout.parallelism.tensor == 0",
+    holds=lambda spec: spec.hybrid.gpus_per_pod % spec.rollout.parallelism.tensor == 0,
+    message="is no multiple of rollout.parallelism.tensor; choose one that is",
+)
+ELASTIC_SERVERS: Final = Invariant(
+    field="rollout.elastic.gpusPerPod",
+    cel="self.rollout.elastic.gpusPerPod % self.rollout.parallelism.tensor == 0",
+    holds=lambda spec: spec.rollout.elastic.gpus_per_pod % spec.rollout.parallelism.tensor == 0,
+    message="is no multiple of rollout.parallelism.tensor; choose one that is",
+)
+ELASTIC_CLAIM: Final = Invariant(
+    field="rollout.elastic.gpusPerPod",
+    cel=f"self.hybrid.gpu.sharing != 'DRA' || self.rollout.elastic.gpusPerPod <= {MAX_DEVICES_PER_CLAIM}",
+    holds=lambda spec: (
+        spec.hybrid.gpu.sharing is not GpuSharing.DRA or spec.rollout.elastic.gpus_per_pod <= MAX_DEVICES_PER_CLAIM
+    ),
+    message=f"is more than one ResourceClaim holds; use at most {MAX_DEVICES_PER_CLAIM}, or sharing VisibleAll",
+)
+TOKENS: Final = Invariant(
+    field="recipe.partialRollout.tokenBudget",
+    cel="self.recipe.partialRollout.tokenBudget <= self.policy.maxLengthTokens"
+    f" || self.recipe.partialRollout.tokenBudget == {TOKEN_BUDGET}",
+    holds=lambda spec: (
+        spec.recipe.partial_rollout.token_budget <= spec.policy.max_length_tokens
+        or spec.recipe.partial_rollout.token_budget == TOKEN_BUDGET
+    ),
+    message="is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",
+)
+
+
+def _gpus(side: str) -> Invariant:
+    """Return the relation that a container's own resources leave the devices to the operator."""
+    resources = f"self.{side}.resources"
+    return Invariant(
+        field=f"{side}.resources",
+        cel=f"!('{GPU_RESOURCE}' in {resources}.requests) && !('{GPU_RESOURCE}' in {resources}.limits)",
+        holds=lambda spec: GPU_RESOURCE not in getattr(spec, side).resources.names,
+        message=f"names {GPU_RESOURCE}, which gpusPerPod asks for; remove it there",
+    )
+
+
+def _adapters(side: str) -> Invariant:
+    """Return the relation that a container's own resources leave the adapters to the operator."""
+    resources, adapter = f"self.{side}.resources", "self.hybrid.rdma.resourceName"
+    return Invariant(
+        field=f"{side}.resources",
+        cel=f"!has(self.hybrid.rdma) || !({adapter} in {resources}.requests) && !({adapter} in {resources}.limits)",
+        holds=lambda spec: (
+            spec.hybrid.rdma is None or spec.hybrid.rdma.resource_name not in getattr(spec, side).resources.names
+        ),
+        message="names the adapters that hybrid.rdma asks for; remove them there",
+    )
+
+
+SPEC_INVARIANTS: Final = (
+    REWARDS,
+    TRAINER_RANKS,
+    SERVERS,
+    ELASTIC_SERVERS,
+    ELASTIC_CLAIM,
+    TOKENS,
+    _gpus("hybrid"),
+    _gpus("rollout"),
+    _adapters("hybrid"),
+    _adapters("rollout"),
+)

@@ -1,0 +1,203 @@
+"""Manifests for both judges of an RLJob, `parse_job` and an API server: good ones, and bad ones with the verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+BASE = """
+apiVersion: tandem.dev/v1alpha1
+kind: RLJob
+metadata: {name: math-8b}
+spec:
+  policy: {model: {path: /models/tiny}}
+  data: {train: [{name: math, path: /data/math.jsonl}]}
+  rewards: [{name: answer, builtin: ExactMatch}]
+"""
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A manifest with one mistake."""
+
+    patch: str
+    """YAML of the sections of the spec that replace those of the base."""
+    field: str
+    """Field that both judges name."""
+    text: str
+    """`problem; fix` of parse_job."""
+    words: str
+    """Words of the API server's message."""
+
+
+def bad(patch: str, field: str, text: str, words: str | None = None) -> Bad:
+    """Return a row; without words of its own the API server says what parse_job says, from the same relation."""
+    return Bad(patch, f"spec.{field}", text, text if words is None else words)
+
+
+def manifest(patch: str) -> dict[str, Any]:
+    """Return the base with sections of its spec replaced."""
+    document: dict[str, Any] = yaml.safe_load(BASE)
+    return patched(document, yaml.safe_load(patch))
+
+
+def patched(document: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with sections of its spec replaced."""
+    return {**document, "spec": {**document["spec"], **spec}}
+
+
+GOOD = (
+    "{}",
+    f"policy: {{model: {{huggingFace: {{repo: Qwen/Qwen3-8B, revision: {COMMIT}}}}}}}",
+    "policy: {model: {path: /models/tiny}, maxLengthTokens: 32}",
+    "{policy: {model: {path: /models/tiny}, maxLengthTokens: 64}, recipe: {partialRollout: {tokenBudget: 64}}}",
+    "rewards: [{name: a, builtin: ExactMatch, weight: 0}, {name: b, builtin: ExactMatch, weight: -1}]",
+    "hybrid: {gpu: {sharing: DRA, deviceClassName: mig.nvidia.com, selectors: ['device.driver == \"gpu\"']}}",
+    "hybrid: {gpu: {sharing: VisibleAll}, gpusPerPod: 64}",
+    "{hybrid: {gpu: {sharing: VisibleAll}}, rollout: {elastic: {gpusPerPod: 64}}}",
+    "hybrid: {gpu: {sharing: None}, gpusPerPod: 64, rdma: null}",
+    "hybrid: {rdma: {resourceName: rdma/hca_a, count: 8, hostNetwork: true}}",
+    "hybrid: {rdma: {network: rdma-net-1}}",
+    "hybrid: {resources: {requests: {cpu: 500m, memory: 1Gi}, limits: {cpu: '1', memory: 1024Mi}}}",
+    "rollout: {resources: {requests: {cpu: '1.5'}, limits: {memory: 64Gi}}}",
+    "rollout: {elastic: {replicas: 2, minReplicas: 2, maxReplicas: 2}}",
+    "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
+    "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
+    "hybrid: {replicas: 2.0}",
+    "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",
+    "trainer: {optimizer: {learningRate: 1.0e-06, betas: [0, 0.95], weightDecay: 0}}",
+    "checkpoints: {claimName: math-8b, everyIterations: 1, keepLast: 1}",
+    "failurePolicy: {maxRestarts: 0, rules: [{match: {container: rollout}, action: RestartContainer}]}",
+    "failurePolicy: {rules: [{match: {container: trainer, exitCodes: [137, 139]}, action: FailJob}]}",
+    "failurePolicy: {rules: [{match: {exitCodes: [1], reason: Error}, action: RestartGang}]}",
+    "failurePolicy: {rules: [{match: {reason: NodeLost}, action: ReplacePod}]}",
+    "failurePolicy: {rules: [{match: {reason: OOMKilled}, action: RestartContainer}]}",
+    "scheduling: {gang: None, priorityClassName: high, topologyKey: topology.kubernetes.io/rack}",
+    "{suspend: true, activeDeadlineSeconds: 1, ttlSecondsAfterFinished: 0}",
+    "podTemplate: {metadata: {labels: {team: math}}, spec: {tolerations: [{key: nvidia.com/gpu, operator: Exists}]}}",
+)
+"""What both judges accept: every relation at its edge, and numbers without a point where a number may have one."""
+
+RELATIONS = (
+    bad(
+        "policy: {model: {}}", "policy.model", "wants exactly one of path and huggingFace; write one, remove the other"
+    ),
+    bad(
+        f"policy: {{model: {{path: /models/tiny, huggingFace: {{repo: Qwen/Qwen3-8B, revision: {COMMIT}}}}}}}",
+        "policy.model",
+        "wants exactly one of path and huggingFace; write one, remove the other",
+    ),
+    bad(
+        "rewards: [{name: a, builtin: ExactMatch, weight: 0}]",
+        "rewards",
+        "have weight 0, every one; give one of them another weight",
+    ),
+    bad(
+        "hybrid: {gpu: {sharing: VisibleAll, selectors: ['true']}}",
+        "hybrid.gpu.selectors",
+        "select the devices of a claim, and only sharing DRA makes one; remove them or use DRA",
+    ),
+    bad(
+        "hybrid: {gpu: {sharing: None, deviceClassName: mig.nvidia.com}}",
+        "hybrid.gpu.deviceClassName",
+        "is the class of a claim, and only sharing DRA makes one; remove it or use DRA",
+    ),
+    bad(
+        "hybrid: {gpusPerPod: 33}",
+        "hybrid.gpusPerPod",
+        "is more than one ResourceClaim holds; use at most 32, or sharing VisibleAll",
+    ),
+    bad(
+        "rollout: {elastic: {gpusPerPod: 33}}",
+        "rollout.elastic.gpusPerPod",
+        "is more than one ResourceClaim holds; use at most 32, or sharing VisibleAll",
+    ),
+    bad(
+        "hybrid: {gpu: {sharing: None}, rdma: {}}",
+        "hybrid.rdma",
+        "moves the weights of GPUs, and gpu.sharing None has none; remove it, or use DRA or VisibleAll",
+    ),
+    bad(
+        "hybrid: {rdma: {hostNetwork: true, network: rdma-net}}",
+        "hybrid.rdma.network",
+        "is not there for a pod in its node's network; remove it or set hostNetwork: false",
+    ),
+    bad(
+        "hybrid: {resources: {requests: {cpu: '2'}, limits: {cpu: 1500m}}}",
+        "hybrid.resources.requests",
+        "are more than limits for one name; lower the request or raise the limit",
+    ),
+    bad(
+        "rollout: {resources: {requests: {memory: 2Gi}, limits: {memory: 2G}}}",
+        "rollout.resources.requests",
+        "are more than limits for one name; lower the request or raise the limit",
+    ),
+    bad(
+        "hybrid: {resources: {limits: {nvidia.com/gpu: '8'}}}",
+        "hybrid.resources",
+        "names nvidia.com/gpu, which gpusPerPod asks for; remove it there",
+    ),
+    bad(
+        "rollout: {resources: {requests: {nvidia.com/gpu: '8'}}}",
+        "rollout.resources",
+        "names nvidia.com/gpu, which gpusPerPod asks for; remove it there",
+    ),
+    bad(
+        "hybrid: {rdma: {resourceName: rdma/a}, resources: {limits: {rdma/a: '1'}}}",
+        "hybrid.resources",
+        "names the adapters that hybrid.rdma asks for; remove them there",
+    ),
+    bad(
+        "{hybrid: {rdma: {}}, rollout: {resources: {requests: {rdma/hca: '1'}}}}",
+        "rollout.resources",
+        "names the adapters that hybrid.rdma asks for; remove them there",
+    ),
+    bad(
+        "rollout: {elastic: {replicas: 3, minReplicas: 3, maxReplicas: 2}}",
+        "rollout.elastic.minReplicas",
+        "is more than maxReplicas; lower it or raise maxReplicas",
+    ),
+    bad(
+        "rollout: {elastic: {minReplicas: 1}}",
+        "rollout.elastic.replicas",
+        "is less than minReplicas; raise it or lower minReplicas",
+    ),
+    bad(
+        "rollout: {elastic: {replicas: 3, maxReplicas: 2}}",
+        "rollout.elastic.replicas",
+        "is more than maxReplicas; lower it or raise maxReplicas",
+    ),
+    bad(
+        "{policy: {model: {path: /m}, maxLengthTokens: 64}, recipe: {partialRollout: {tokenBudget: 65}}}",
+        "recipe.partialRollout.tokenBudget",
+        "is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",
+    ),
+    bad(
+        "recipe: {iterations: 50, lengthReward: {weight: 0.5}}",
+        "recipe.lengthReward.warmupIterations",
+        "is not less than recipe.iterations, so the length reward never counts; lower it or set weight: 0",
+    ),
+    bad(
+        "failurePolicy: {rules: [{match: {}, action: FailJob}]}",
+        "failurePolicy.rules[0].match",
+        "matches every failure; name a container, exitCodes or a reason",
+    ),
+    bad(
+        "failurePolicy: {rules: [{match: {reason: NodeLost, exitCodes: [1]}, action: FailJob}]}",
+        "failurePolicy.rules[0].match.exitCodes",
+        "never match, because with this reason no container has ended; remove them or use reason Error",
+    ),
+    bad(
+        "failurePolicy: {rules: [{match: {exitCodes: [1, 2, 1]}, action: FailJob}]}",
+        "failurePolicy.rules[0].match.exitCodes",
+        "holds a code twice; write each once",
+    ),
+    bad(
+        "failurePolicy: {rules: [{match: {reason: Evicted}, action: RestartContainer}]}",
+        "failurePolicy.rules[0].action",
+        "is RestartContainer, but with this reason there is no pod to restart it in; use ReplacePod",
+    ),
+)
+"""One bad manifest, or more, for each relation between fields."""
