@@ -13,11 +13,11 @@ SURROUNDINGS = Surroundings(
 )
 
 
-def job_with(*, name: str = "math-8b", uid: str | None = None, **spec: Any) -> RLJob:
+def job_with(*, name: str = "math-8b", namespace: str = "research", uid: str | None = None, **spec: Any) -> RLJob:
     """Return a valid job with sections of its spec replaced, in camelCase as a user writes them."""
     return RLJob.model_validate(
         {
-            "metadata": {"name": name, "namespace": "research", "uid": uid},
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
             "spec": {
                 "policy": {"model": {"path": "/models/tiny"}},
                 "data": {"train": [{"name": "math", "path": "/data/math.jsonl"}]},
@@ -28,9 +28,11 @@ def job_with(*, name: str = "math-8b", uid: str | None = None, **spec: Any) -> R
     )
 
 
-def plan_with(*, name: str = "math-8b", uid: str | None = None, **spec: Any) -> Plan:
+def plan_with(
+    *, name: str = "math-8b", uid: str | None = None, around: Surroundings = SURROUNDINGS, **spec: Any
+) -> Plan:
     """Return the plan of a job with sections of its spec replaced."""
-    return plan_job(job_with(name=name, uid=uid, **spec), SURROUNDINGS)
+    return plan_job(job_with(name=name, uid=uid, **spec), around)
 
 
 def pod_of(plan: Plan, name: str) -> Pod:
@@ -62,8 +64,8 @@ QUANTITIES = st.sampled_from(["500m", "16", "64Gi", "1.5T"])
 RESOURCES = st.fixed_dictionaries(
     {},
     optional={
-        "requests": st.dictionaries(st.sampled_from(["cpu", "memory", "hugepages-2Mi"]), QUANTITIES),
-        "limits": st.dictionaries(st.sampled_from(["cpu", "memory"]), QUANTITIES),
+        "requests": st.dictionaries(st.sampled_from(["cpu", "ephemeral-storage"]), QUANTITIES),
+        "limits": st.dictionaries(st.sampled_from(["memory", "hugepages-2Mi"]), QUANTITIES),
     },
 )
 TEMPLATES = st.fixed_dictionaries(
@@ -94,22 +96,33 @@ TEMPLATES = st.fixed_dictionaries(
     },
 )
 DEVICES = st.integers(1, 32)
+CLAIMED = st.fixed_dictionaries(
+    {"sharing": st.just("DRA")},
+    optional={
+        "selectors": st.lists(st.text(min_size=1), max_size=2),
+        "deviceClassName": st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,20}[a-z0-9])?", fullmatch=True),
+    },
+)
+RDMA = st.fixed_dictionaries({}, optional={"count": st.integers(1, 8)}) | st.just({"hostNetwork": True})
+PODS_AND_SIZES = {"replicas": st.integers(1, 3), "gpusPerPod": DEVICES}
+ON_GPUS = st.fixed_dictionaries(
+    PODS_AND_SIZES,
+    optional={
+        "gpu": CLAIMED | st.just({"sharing": "VisibleAll"}),
+        "sharedMemory": QUANTITIES,
+        "rdma": RDMA,
+        "resources": RESOURCES,
+    },
+)
+ON_CPUS = st.fixed_dictionaries(
+    {**PODS_AND_SIZES, "gpu": st.just({"sharing": "None"})},
+    optional={"sharedMemory": QUANTITIES, "resources": RESOURCES},
+)
 JOBS = st.builds(
     job_with,
     name=st.from_regex(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", fullmatch=True),
     uid=st.none() | st.uuids().map(str),
-    hybrid=st.fixed_dictionaries(
-        {"replicas": st.integers(1, 3), "gpusPerPod": DEVICES},
-        optional={
-            "gpu": st.fixed_dictionaries(
-                {"sharing": st.sampled_from(["DRA", "VisibleAll", "None"])},
-                optional={"selectors": st.lists(st.text(), max_size=2), "deviceClassName": st.text()},
-            ),
-            "sharedMemory": QUANTITIES,
-            "rdma": st.fixed_dictionaries({}, optional={"count": st.integers(1, 8)}),
-            "resources": RESOURCES,
-        },
-    ),
+    hybrid=ON_GPUS | ON_CPUS,
     rollout=st.fixed_dictionaries(
         {"elastic": st.fixed_dictionaries({"replicas": st.integers(0, 3), "gpusPerPod": DEVICES})},
         optional={
@@ -117,7 +130,10 @@ JOBS = st.builds(
             "engineArgs": st.dictionaries(st.text(), st.integers() | st.booleans() | st.none() | st.text()),
         },
     ),
-    checkpoints=st.fixed_dictionaries({}, optional={"claimName": st.text(min_size=1)}),
+    checkpoints=st.fixed_dictionaries({}, optional={"claimName": st.sampled_from(["disk", "research.math-8b"])}),
+    scheduling=st.fixed_dictionaries(
+        {}, optional={"priorityClassName": st.just("high"), "topologyKey": st.just("topology.kubernetes.io/rack")}
+    ),
     podTemplate=TEMPLATES,
 )
 """Any valid job, small enough to plan quickly."""

@@ -21,7 +21,7 @@ def pod_spec(template_spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_empty_template_changes_nothing() -> None:
-    assert hybrid_pod({}) == hybrid_pod({"metadata": {}, "spec": {}})
+    assert hybrid_pod({}).spec == hybrid_pod({"metadata": {}, "spec": {}}).spec
 
 
 def test_labels_and_annotations_join_those_of_the_planner() -> None:
@@ -29,7 +29,9 @@ def test_labels_and_annotations_join_those_of_the_planner() -> None:
 
     assert pod.metadata.labels["team"] == "math"
     assert pod.metadata.labels["tandem.dev/job"] == "math-8b"
-    assert pod.metadata.annotations == {"note": "x"}
+    assert pod.metadata.annotations is not None
+    assert pod.metadata.annotations["note"] == "x"
+    assert pod.metadata.annotations["tandem.dev/attempt"] == "0"
 
 
 def test_a_field_that_the_planner_does_not_set_is_kept_in_every_pod() -> None:
@@ -146,6 +148,16 @@ def test_any_other_list_is_replaced() -> None:
             {"metadata": {"labels": {"tandem.dev/job": "x"}}},
             "spec.podTemplate.metadata.labels: sets tandem.dev/job, by which the job's pods are found; remove it",
         ),
+        (
+            {"metadata": {"annotations": {"tandem.dev/attempt": "7"}}},
+            "spec.podTemplate.metadata.annotations: sets tandem.dev/attempt, by which the operator knows its pods; "
+            "remove it",
+        ),
+        (
+            {"spec": {"restartPolicy": "Never"}},
+            "spec.podTemplate.spec.restartPolicy: is the operator's to decide; remove it",
+        ),
+        ({"spec": {"hostname": "x"}}, "spec.podTemplate.spec.hostname: is the operator's to decide; remove it"),
         ({"spec": []}, "spec.podTemplate.spec: is no mapping; write fields below it or remove it"),
         (
             {"spec": {"containers": {"name": "trainer"}}},
@@ -174,8 +186,8 @@ def test_any_other_list_is_replaced() -> None:
             "spec.podTemplate.spec.containers[rollout].resources.limits.cpu: is 4; use a valid string",
         ),
         (
-            {"spec": {"restartPolicy": "Sometimes"}},
-            "spec.podTemplate.spec.restartPolicy: is \"Sometimes\"; use 'Always', 'OnFailure' or 'Never'",
+            {"spec": {"hostNetwork": "perhaps"}},
+            'spec.podTemplate.spec.hostNetwork: is "perhaps"; use a valid boolean, unable to interpret input',
         ),
     ],
 )

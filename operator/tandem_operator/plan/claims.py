@@ -5,17 +5,13 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tandem_api.job import RLJob
-from tandem_api.job.pods import GpuSharing, ResourceRequirements
+from tandem_api.job.pods import GPU_RESOURCE, GpuSharing, ResourceRequirements
 from tandem_operator.plan import names
-from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.names import PodRole
 from tandem_operator.plan.objects import ContainerResources, EnvVar, PodResourceClaim, ResourceClaimTemplate
 
-GPU_RESOURCE = "nvidia.com/gpu"
 CLAIM = "gpus"
 """Name of the claim within a pod."""
-MAX_DEVICES_PER_CLAIM = 32
-"""An allocation of resource.k8s.io/v1 holds no more (AllocationResultsMaxSize)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +28,19 @@ def claim_templates(job: RLJob) -> tuple[ResourceClaimTemplate, ...]:
     """Return one template for each role that has pods; none where devices are not claimed.
 
     Each pod gets a claim of its own from it, and both containers of a hybrid pod use that one claim: so they see the
-    same devices. SpecError where one claim cannot hold the devices of a pod.
+    same devices.
     """
     if job.spec.hybrid.gpu.sharing is not GpuSharing.DRA:
         return ()
     elastic = job.spec.rollout.elastic
-    hybrid = _claim_template(job, "hybrid", job.spec.hybrid.gpus_per_pod, "hybrid.gpusPerPod")
+    hybrid = _claim_template(job, "hybrid", job.spec.hybrid.gpus_per_pod)
     if elastic.replicas == 0:
         return (hybrid,)
-    return (hybrid, _claim_template(job, "rollout", elastic.gpus_per_pod, "rollout.elastic.gpusPerPod"))
+    return (hybrid, _claim_template(job, "rollout", elastic.gpus_per_pod))
 
 
-def _claim_template(job: RLJob, role: PodRole, num_devices: int, field: str) -> ResourceClaimTemplate:
+def _claim_template(job: RLJob, role: PodRole, num_devices: int) -> ResourceClaimTemplate:
     """Return the template of a claim for exactly `num_devices` devices."""
-    if num_devices > MAX_DEVICES_PER_CLAIM:
-        problem = f"is {num_devices}, but one ResourceClaim holds {MAX_DEVICES_PER_CLAIM} devices"
-        raise SpecError(field, problem, f"use at most {MAX_DEVICES_PER_CLAIM}, or spec.hybrid.gpu.sharing VisibleAll")
     gpu = job.spec.hybrid.gpu
     exactly: dict[str, JsonValue] = {
         "deviceClassName": gpu.device_class_name,
@@ -71,7 +64,7 @@ def pod_claims(job: RLJob, role: PodRole) -> tuple[PodResourceClaim, ...] | None
 
 def trainer_access(job: RLJob) -> DeviceAccess:
     """Return the trainer container's way to the devices of a hybrid pod."""
-    return DeviceAccess(_resources(job, job.spec.hybrid.resources, "hybrid.resources", job.spec.hybrid.gpus_per_pod))
+    return DeviceAccess(_resources(job, job.spec.hybrid.resources, job.spec.hybrid.gpus_per_pod))
 
 
 def server_access(job: RLJob) -> DeviceAccess:
@@ -81,31 +74,26 @@ def server_access(job: RLJob) -> DeviceAccess:
     """
     shows_all = job.spec.hybrid.gpu.sharing is GpuSharing.VISIBLE_ALL
     env = (EnvVar(name="NVIDIA_VISIBLE_DEVICES", value="all"),) if shows_all else ()
-    return DeviceAccess(_resources(job, job.spec.rollout.resources, "rollout.resources", None), env)
+    return DeviceAccess(_resources(job, job.spec.rollout.resources, None), env)
 
 
 def elastic_access(job: RLJob) -> DeviceAccess:
     """Return the rollout container's way to the devices of a rollout-only pod, which it shares with nobody."""
     num_devices = job.spec.rollout.elastic.gpus_per_pod
-    return DeviceAccess(_resources(job, job.spec.rollout.resources, "rollout.resources", num_devices))
+    return DeviceAccess(_resources(job, job.spec.rollout.resources, num_devices))
 
 
-def _resources(
-    job: RLJob, asked: ResourceRequirements, field: str, num_devices: int | None
-) -> ContainerResources | None:
+def _resources(job: RLJob, asked: ResourceRequirements, num_devices: int | None) -> ContainerResources | None:
     """Return the user's requests and limits with devices and adapters added; None where nothing is asked for.
 
-    `num_devices` is what the container would request from a device plugin. SpecError where the user names a resource
-    that the planner adds.
+    `num_devices` is what the container would request from a device plugin. A job that names these resources itself is
+    refused before it comes here.
     """
     added: dict[str, str] = {}
     if job.spec.hybrid.gpu.sharing is GpuSharing.VISIBLE_ALL and num_devices is not None:
         added[GPU_RESOURCE] = str(num_devices)
     if job.spec.hybrid.rdma is not None:
         added[job.spec.hybrid.rdma.resource_name] = str(job.spec.hybrid.rdma.count)
-    repeated = sorted(set(added) & (set(asked.requests) | set(asked.limits)))
-    if repeated:
-        raise SpecError(field, f"names {repeated[0]}, which the planner requests itself", "remove it there")
     claims = ({"name": CLAIM},) if job.spec.hybrid.gpu.sharing is GpuSharing.DRA else None
     resources = ContainerResources(
         requests=dict(asked.requests) or None, limits={**asked.limits, **added} or None, claims=claims

@@ -24,10 +24,14 @@ def job_config(job: RLJob) -> JobConfig:
 
 
 def config_map(job: RLJob) -> ConfigMap:
-    """Return the ConfigMap with the configuration as JSON."""
+    """Return the ConfigMap with the configuration as JSON.
+
+    Fields at their defaults are left out: a container restarted after an upgrade of the operator reads the new text
+    with its old image, which would refuse fields that it does not know.
+    """
     return ConfigMap(
         metadata=names.metadata(job, names.config_map(job)),
-        data={CONFIG_KEY: job_config(job).model_dump_json(indent=2)},
+        data={CONFIG_KEY: job_config(job).model_dump_json(indent=2, exclude_defaults=True)},
     )
 
 

@@ -3,9 +3,22 @@
 from dataclasses import dataclass
 
 from tandem_api.job import RLJob
+from tandem_operator.plan.account import service_account
 from tandem_operator.plan.claims import claim_templates
 from tandem_operator.plan.configuration import config_map, secret
-from tandem_operator.plan.objects import ConfigMap, Pod, ResourceClaimTemplate, Secret, Service
+from tandem_operator.plan.disruption import disruption_budget
+from tandem_operator.plan.network import network_policy
+from tandem_operator.plan.objects import (
+    ConfigMap,
+    NetworkPolicy,
+    Pod,
+    PodDisruptionBudget,
+    ResourceClaimTemplate,
+    Secret,
+    Service,
+    ServiceAccount,
+    SupportingObject,
+)
 from tandem_operator.plan.pods import pods
 from tandem_operator.plan.services import headless_service
 from tandem_operator.plan.surroundings import Surroundings
@@ -18,28 +31,62 @@ __all__ = ["Plan", "Surroundings", "plan_job"]
 class Plan:
     """The objects of one job."""
 
+    service_account: ServiceAccount | None
+    """None where the user's template names an account."""
     config_map: ConfigMap
     secret: Secret
     services: tuple[Service, ...]
+    network_policy: NetworkPolicy
+    disruption_budget: PodDisruptionBudget
     claim_templates: tuple[ResourceClaimTemplate, ...]
     pods: tuple[Pod, ...]
     """Master first, then hybrid pods by ordinal, then rollout-only pods by ordinal."""
 
     @property
-    def objects(self) -> tuple[ConfigMap | Secret | Service | ResourceClaimTemplate | Pod, ...]:
-        """Return all objects in the order in which they are applied: what a pod names comes before it."""
-        return (self.config_map, self.secret, *self.services, *self.claim_templates, *self.pods)
+    def master(self) -> Pod:
+        """Return the pod that runs the loop."""
+        return self.pods[0]
+
+    @property
+    def members(self) -> tuple[Pod, ...]:
+        """Return the pods with engines: hybrid pods, then rollout-only pods."""
+        return self.pods[1:]
+
+    @property
+    def supporting(self) -> tuple[SupportingObject, ...]:
+        """Return all objects but the pods, in the order in which they are applied."""
+        accounts = () if self.service_account is None else (self.service_account,)
+        return (
+            *accounts,
+            self.config_map,
+            self.secret,
+            *self.services,
+            self.network_policy,
+            self.disruption_budget,
+            *self.claim_templates,
+        )
+
+    @property
+    def objects(self) -> tuple[SupportingObject | Pod, ...]:
+        """Return all objects in the order in which they are applied: what a pod names comes before it.
+
+        The master comes last, so that where it exists everything else has existed.
+        """
+        return (*self.supporting, *self.members, self.master)
 
 
 def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:
     """Return every object that runs the job: equal input, equal plan.
 
-    SpecError names the field of a spec that no objects can be made from.
+    SpecError names the field of `spec.podTemplate` that no pod can be made with: all else was refused at parsing.
     """
     return Plan(
+        service_account=service_account(job),
         config_map=config_map(job),
         secret=secret(job, surroundings),
         services=(headless_service(job),),
+        network_policy=network_policy(job, surroundings),
+        disruption_budget=disruption_budget(job),
         claim_templates=claim_templates(job),
         pods=merged_pods(pods(job, surroundings), job.spec.pod_template),
     )

@@ -37,6 +37,21 @@ def service(job: RLJob) -> str:
     return job.metadata.name
 
 
+def service_account(job: RLJob) -> str:
+    """Return the name of the account that the job's pods run as."""
+    return f"{job.metadata.name}-pods"
+
+
+def network_policy(job: RLJob) -> str:
+    """Return the name of the policy that says who may connect to the job's pods."""
+    return job.metadata.name
+
+
+def disruption_budget(job: RLJob) -> str:
+    """Return the name of the budget that keeps the job's pods where they are."""
+    return job.metadata.name
+
+
 def config_map(job: RLJob) -> str:
     """Return the name of the ConfigMap that every container reads."""
     return f"{job.metadata.name}-config"

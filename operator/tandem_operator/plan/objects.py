@@ -149,6 +149,11 @@ class PodSpec(KubernetesObject):
     hostname: str | None = None
     subdomain: str | None = None
     resource_claims: tuple[PodResourceClaim, ...] | None = None
+    service_account_name: str | None = None
+    priority_class_name: str | None = None
+    affinity: dict[str, JsonValue] | None = None
+    host_network: bool | None = None
+    dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet"] | None = None
     termination_grace_period_seconds: int = 30
     automount_service_account_token: bool = False
     enable_service_links: bool = False
@@ -162,6 +167,15 @@ class Pod(KubernetesObject):
     kind: Literal["Pod"] = "Pod"
     metadata: ObjectMeta
     spec: PodSpec
+
+
+class ServiceAccount(KubernetesObject):
+    """Who pods are to the API server."""
+
+    api_version: Literal["v1"] = "v1"
+    kind: Literal["ServiceAccount"] = "ServiceAccount"
+    metadata: ObjectMeta
+    automount_service_account_token: bool = False
 
 
 class ConfigMap(KubernetesObject):
@@ -207,6 +221,77 @@ class Service(KubernetesObject):
     spec: ServiceSpec
 
 
+class LabelRequirement(KubernetesObject):
+    """A label and the values that it may have."""
+
+    key: str
+    operator: Literal["In"] = "In"
+    values: tuple[str, ...]
+
+
+class LabelSelector(KubernetesObject):
+    """Objects by their labels: all of what is named must hold."""
+
+    match_labels: dict[str, str] | None = None
+    match_expressions: tuple[LabelRequirement, ...] | None = None
+
+
+class NetworkPort(KubernetesObject):
+    """One port, or with an end a range of ports."""
+
+    protocol: Literal["TCP"] = "TCP"
+    port: int
+    end_port: int | None = None
+
+
+class NetworkPeer(KubernetesObject):
+    """Pods of the same namespace, or all pods of namespaces."""
+
+    pod_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
+
+
+class IngressRule(KubernetesObject):
+    """Who may connect, to which ports: None for all."""
+
+    from_: tuple[NetworkPeer, ...] = Field(alias="from")
+    ports: tuple[NetworkPort, ...] | None = None
+
+
+class NetworkPolicySpec(KubernetesObject):
+    """Which pods are closed to all but whom."""
+
+    pod_selector: LabelSelector
+    policy_types: tuple[Literal["Ingress", "Egress"], ...]
+    ingress: tuple[IngressRule, ...]
+
+
+class NetworkPolicy(KubernetesObject):
+    """Who may connect to pods."""
+
+    api_version: Literal["networking.k8s.io/v1"] = "networking.k8s.io/v1"
+    kind: Literal["NetworkPolicy"] = "NetworkPolicy"
+    metadata: ObjectMeta
+    spec: NetworkPolicySpec
+
+
+class PodDisruptionBudgetSpec(KubernetesObject):
+    """How many of which pods must stay healthy."""
+
+    selector: LabelSelector
+    min_available: int
+    unhealthy_pod_eviction_policy: Literal["AlwaysAllow", "IfHealthyBudget"]
+
+
+class PodDisruptionBudget(KubernetesObject):
+    """What voluntary evictions must leave."""
+
+    api_version: Literal["policy/v1"] = "policy/v1"
+    kind: Literal["PodDisruptionBudget"] = "PodDisruptionBudget"
+    metadata: ObjectMeta
+    spec: PodDisruptionBudgetSpec
+
+
 class ResourceClaimTemplate(KubernetesObject):
     """Devices that each hybrid pod claims (dynamic resource allocation, resource.k8s.io/v1)."""
 
@@ -214,3 +299,9 @@ class ResourceClaimTemplate(KubernetesObject):
     kind: Literal["ResourceClaimTemplate"] = "ResourceClaimTemplate"
     metadata: ObjectMeta
     spec: dict[str, Any]
+
+
+SupportingObject = (
+    ServiceAccount | ConfigMap | Secret | Service | NetworkPolicy | PodDisruptionBudget | ResourceClaimTemplate
+)
+"""What pods need around them."""

@@ -2,12 +2,15 @@
 
 from pydantic import JsonValue
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, SERVER_PORT
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, RENDEZVOUS_PORT, SERVER_PORT
 from tandem_api.job import RLJob
 from tandem_operator.plan import claims, names
+from tandem_operator.plan.account import names_account
 from tandem_operator.plan.claims import DeviceAccess
 from tandem_operator.plan.names import PodRole
 from tandem_operator.plan.objects import Container, ContainerPort, EnvVar, Pod, PodSpec
+from tandem_operator.plan.placement import network_annotations, placed
+from tandem_operator.plan.revision import ANNOTATION_ATTEMPT, ANNOTATION_SPEC_HASH, spec_hash
 from tandem_operator.plan.surroundings import Surroundings
 from tandem_operator.plan.volumes import (
     ALWAYS_MOUNTED,
@@ -22,7 +25,7 @@ from tandem_operator.plan.volumes import (
 )
 
 MASTER_IMAGE = "tandem/master:0.1"
-"""Image of the master; `spec.podTemplate` replaces it where another registry is used."""
+"""Image of the master; the surroundings or `spec.podTemplate` name another."""
 
 LOCKED_DOWN: dict[str, JsonValue] = {
     "allowPrivilegeEscalation": False,
@@ -34,60 +37,67 @@ LOCKED_DOWN: dict[str, JsonValue] = {
 
 def pods(job: RLJob, surroundings: Surroundings) -> tuple[Pod, ...]:
     """Return all pods of the job: the master, then hybrid pods, then rollout-only pods, each by ordinal."""
+    revision = {ANNOTATION_SPEC_HASH: spec_hash(job), ANNOTATION_ATTEMPT: str(surroundings.attempt)}
+    hybrid, rollout_only = _hybrid(job, surroundings), _rollout_only(job, surroundings)
     return (
-        _master(job, surroundings),
-        *(_hybrid(job, surroundings, name) for name in names.hybrid_pods(job)),
-        *(_rollout_only(job, surroundings, name) for name in names.rollout_pods(job)),
+        _pod(job, names.master_pod(job), "master", revision, _master(job, surroundings)),
+        *(_pod(job, name, "hybrid", revision, hybrid) for name in names.hybrid_pods(job)),
+        *(_pod(job, name, "rollout", revision, rollout_only) for name in names.rollout_pods(job)),
     )
 
 
-def _master(job: RLJob, surroundings: Surroundings) -> Pod:
-    """Return the pod that runs the loop; it ends with the job, so it restarts on failure only."""
+def _master(job: RLJob, surroundings: Surroundings) -> PodSpec:
+    """Return the pod that runs the loop. Its end is the job's, so the operator decides what follows, no kubelet."""
     container = Container(
         name="master",
-        image=MASTER_IMAGE,
+        image=surroundings.master_image or MASTER_IMAGE,
         command=("tandem-master",),
         env=(*environment(surroundings), EnvVar(name="TANDEM_STATE", value=STATE_PATH)),
         volume_mounts=(*ALWAYS_MOUNTED, STATE_MOUNT),
         security_context=LOCKED_DOWN,
     )
-    spec = PodSpec(
+    return PodSpec(
         containers=(container,),
         volumes=(*configuration_volumes(job), state_volume(job)),
-        restart_policy="OnFailure",
+        restart_policy="Never",
     )
-    return _pod(job, names.master_pod(job), "master", spec)
 
 
-def _hybrid(job: RLJob, surroundings: Surroundings, name: str) -> Pod:
+def _hybrid(job: RLJob, surroundings: Surroundings) -> PodSpec:
     """Return a pod in which trainer and server take turns on the same devices and share one in-memory volume."""
     trainer = _trainer(job, surroundings)
     server = _server(job, surroundings, claims.server_access(job), job.spec.hybrid.gpus_per_pod)
-    spec = PodSpec(
+    return PodSpec(
         containers=(trainer, server),
         volumes=(*configuration_volumes(job), shared_volume(job, surroundings), state_volume(job)),
         restart_policy="Always",
         resource_claims=claims.pod_claims(job, "hybrid"),
     )
-    return _pod(job, name, "hybrid", spec)
 
 
-def _rollout_only(job: RLJob, surroundings: Surroundings, name: str) -> Pod:
+def _rollout_only(job: RLJob, surroundings: Surroundings) -> PodSpec:
     """Return a pod that only serves and may join and leave while the job runs."""
     num_devices = job.spec.rollout.elastic.gpus_per_pod
-    spec = PodSpec(
+    return PodSpec(
         containers=(_server(job, surroundings, claims.elastic_access(job), num_devices),),
         volumes=(*configuration_volumes(job), shared_volume(job, surroundings)),
         restart_policy="Always",
         resource_claims=claims.pod_claims(job, "rollout"),
     )
-    return _pod(job, name, "rollout", spec)
 
 
-def _pod(job: RLJob, name: str, role: PodRole, spec: PodSpec) -> Pod:
+def _pod(job: RLJob, name: str, role: PodRole, revision: dict[str, str], spec: PodSpec) -> Pod:
     """Return the pod under its name, which is also its name in DNS below the job's Service."""
-    named = spec.model_copy(update={"hostname": name, "subdomain": names.service(job)})
-    return Pod(metadata=names.metadata(job, name, role), spec=named)
+    identity = {
+        "hostname": name,
+        "subdomain": names.service(job),
+        "service_account_name": None if names_account(job) else names.service_account(job),
+    }
+    annotations = {**network_annotations(job, role), **revision}
+    return Pod(
+        metadata=names.metadata(job, name, role).model_copy(update={"annotations": annotations}),
+        spec=placed(job, role, spec.model_copy(update=identity)),
+    )
 
 
 def _trainer(job: RLJob, surroundings: Surroundings) -> Container:
@@ -104,7 +114,10 @@ def _trainer(job: RLJob, surroundings: Surroundings) -> Container:
             EnvVar(name="TANDEM_STATE", value=STATE_PATH),
             *access.env,
         ),
-        ports=(ContainerPort(name="engine", container_port=ENGINE_PORT_TRAIN),),
+        ports=(
+            ContainerPort(name="engine-train", container_port=ENGINE_PORT_TRAIN),
+            ContainerPort(name="rendezvous", container_port=RENDEZVOUS_PORT),
+        ),
         volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT, STATE_MOUNT),
         resources=access.resources,
         security_context=_engine_security_context(job),
@@ -119,7 +132,10 @@ def _server(job: RLJob, surroundings: Surroundings, access: DeviceAccess, num_de
         command=("tandem-engine",),
         args=("--role", "rollout"),
         env=(*environment(surroundings), EnvVar(name="TANDEM_SHARED", value=SHARED_PATH), *access.env),
-        ports=(ContainerPort(name="engine", container_port=ENGINE_PORT_ROLLOUT), *_server_ports(job, num_devices)),
+        ports=(
+            ContainerPort(name="engine-rollout", container_port=ENGINE_PORT_ROLLOUT),
+            *_server_ports(job, num_devices),
+        ),
         volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT),
         resources=access.resources,
         security_context=_engine_security_context(job),

@@ -13,10 +13,13 @@ from pydantic import JsonValue, ValidationError
 from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.names import OWNED_LABELS
 from tandem_operator.plan.objects import Pod
+from tandem_operator.plan.revision import OWNED_ANNOTATIONS
 
 Map = dict[str, JsonValue]
 
 FIELD = "podTemplate"
+OWNED_FIELDS = frozenset({"restartPolicy", "hostname", "subdomain"})
+"""Fields of a pod spec that only the planner sets: healing and the pods' names in DNS rest on them."""
 UNIONS_OF_POD = {"volumes": "name"}
 UNIONS_OF_CONTAINER = {"env": "name", "volumeMounts": "mountPath"}
 """Lists whose items are unions, with the field that identifies an item."""
@@ -32,14 +35,24 @@ def merged_pods(pods: tuple[Pod, ...], template: Map) -> tuple[Pod, ...]:
 
 
 def _check_fields(template: Map) -> None:
-    """Refuse what a template may not say: other fields, another identity, the labels by which pods are found."""
+    """Refuse what a template may not say: other fields, another identity, what the operator finds and heals pods by."""
     _check_keys(template, FIELD, ("metadata", "spec"))
     metadata = _mapping(template.get("metadata", {}), f"{FIELD}.metadata")
     _check_keys(metadata, f"{FIELD}.metadata", ("annotations", "labels"))
-    field = f"{FIELD}.metadata.labels"
-    owned = sorted(OWNED_LABELS & _mapping(metadata.get("labels", {}), field).keys())
+    _check_owned(metadata, "labels", OWNED_LABELS, "by which the job's pods are found")
+    _check_owned(metadata, "annotations", OWNED_ANNOTATIONS, "by which the operator knows its pods")
+    owned = sorted(OWNED_FIELDS & _pod_spec(template).keys())
     if owned:
-        raise SpecError(field, f"sets {owned[0]}, by which the job's pods are found", "remove it")
+        problem = "is the operator's to decide"
+        raise SpecError(f"{FIELD}.spec.{owned[0]}", problem, "remove it")
+
+
+def _check_owned(metadata: Map, kind: str, owned: frozenset[str], purpose: str) -> None:
+    """Refuse labels or annotations that only the planner sets."""
+    field = f"{FIELD}.metadata.{kind}"
+    used = sorted(owned & _mapping(metadata.get(kind, {}), field).keys())
+    if used:
+        raise SpecError(field, f"sets {used[0]}, {purpose}", "remove it")
 
 
 def _check_keys(mapping: Map, field: str, known: Sequence[str]) -> None:

@@ -57,7 +57,9 @@ def configuration_volumes(job: RLJob) -> tuple[Volume, ...]:
 
 def shared_volume(job: RLJob, surroundings: Surroundings) -> Volume:
     """Return the in-memory volume through which weights and the hand-over token pass within a pod."""
-    size = job.spec.hybrid.shared_memory or str(surroundings.shared_memory_bytes)
+    size = job.spec.hybrid.shared_memory
+    if size is None and surroundings.shared_memory_bytes is not None:
+        size = str(surroundings.shared_memory_bytes)
     return Volume(name="shared", empty_dir=EmptyDir(medium="Memory", size_limit=size))
 
 
