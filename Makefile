@@ -4,13 +4,17 @@ BIN := .venv/bin
 EXAMPLE := examples/01-reverse-digits
 RUN ?= runs/reverse-digits
 
-.PHONY: help install demo check test bench crd requirements clean
+.PHONY: help install control-plane demo check test bench bench-operator crd requirements clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 install: ## Make .venv with the pinned environment
 	@tools/environment.sh
+
+control-plane: install ## Build the Kubernetes programs that tests need, once (about 20 minutes on 2 cores)
+	tools/control-plane/packages.sh
+	$(BIN)/python tools/control-plane/build.py node
 
 demo: install ## Run example 01: a tiny policy learns to reverse digits (about 5 minutes)
 	$(BIN)/python $(EXAMPLE)/make_policy.py
@@ -21,9 +25,10 @@ check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e"
+	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node"
 
-test: install ## Everything, on real etcd, Megatron-Core and vLLM (under 20 minutes)
+test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
+	@$(MAKE) --no-print-directory control-plane || echo "no control plane here: the tests that need it are skipped and say why"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,8 +38,14 @@ test: install ## Everything, on real etcd, Megatron-Core and vLLM (under 20 minu
 bench: install ## Measure example 01: learning and switching
 	$(BIN)/python benchmarks/first_light.py --json build/first_light.json
 
-crd: install ## Generate crds/rljobs.tandem.dev.yaml from the API's types
+bench-operator: install ## Measure the operator beside JobSet's controller
+	tools/control-plane/packages.sh api-server
+	$(BIN)/python tools/control-plane/build.py api-server bench
+	$(BIN)/python benchmarks/operator.py --quick --json build/operator.json
+
+crd: install ## Generate crds/rljobs.tandem.dev.yaml and docs/rljob.md from the API's types
 	$(BIN)/python -m tandem_api.crd > crds/rljobs.tandem.dev.yaml
+	$(BIN)/python -m tandem_api.reference > docs/rljob.md
 
 requirements: install ## Pin requirements/*.txt anew
 	tools/requirements.sh
