@@ -129,11 +129,14 @@ class KubeClient:
         path = kind.collection_path(namespace_of(manifest) or None)
         return await self._send("create", "POST", kind, path, query=_MANAGER, body=manifest)
 
-    async def apply(self, manifest: Manifest, *, subresource: str | None = None) -> Manifest:
-        """Create or change an object by server-side apply, taking fields from other managers; return it as stored."""
+    async def apply(self, manifest: Manifest, *, subresource: str | None = None, force: bool = True) -> Manifest:
+        """Create or change an object by server-side apply and return it as stored.
+
+        `force` takes fields from other managers; without it a field that somebody else has set is a ConflictError.
+        """
         kind = kind_of(manifest)
         path = kind.object_path(namespace_of(manifest) or None, name_of(manifest), subresource)
-        query = (*_MANAGER, ("force", "true"))
+        query = (*_MANAGER, ("force", "true" if force else "false"))
         return await self._send("patch", "PATCH", kind, path, query=query, body=manifest, content_type=APPLY_PATCH)
 
     async def merge_patch(

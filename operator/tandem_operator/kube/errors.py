@@ -65,6 +65,10 @@ class ConflictError(ApiError):
     """The object is not at the resourceVersion, or has not the uid, that the request named."""
 
 
+class NameTakenError(ApiError):
+    """An object of this name exists and belongs to somebody else."""
+
+
 class GoneError(ApiError):
     """The resourceVersion or the continue token is too old: list again."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.credentials import Connection, CredentialsError, connect
 from tandem_operator.kube.lease import LeaderLease
+from tandem_operator.kube.limits import WriteLimit, WriteRate
 from tandem_operator.program.errors import SettingsError
 from tandem_operator.program.health import ProbeServer
 from tandem_operator.program.leader import Assembly, Leader
@@ -33,7 +34,7 @@ async def run_operator(settings: Settings, assembly: Assembly, version: str) -> 
     with ProbeServer(settings.metrics, pulse, metrics.text):
         connection = await _connect(settings)
         try:
-            client = KubeClient(connection, observe=metrics.count_request)
+            client = KubeClient(connection, limit=_write_limit(settings), observe=metrics.count_request)
             replica = Replica(settings, connection, client, metrics, assembly, own_signals)
             async with asyncio.TaskGroup() as tasks:
                 beating = tasks.create_task(beat(pulse, metrics, replica.vitals), name="heartbeat")
@@ -122,6 +123,11 @@ async def beat(pulse: Pulse, metrics: Metrics, vitals: Callable[[], Vitals]) -> 
         due = loop.time() + BEAT_SECONDS
         await asyncio.sleep(BEAT_SECONDS)
         metrics.show_loop_lag(max(0.0, loop.time() - due))
+
+
+def _write_limit(settings: Settings) -> WriteLimit:
+    rate = settings.writes_per_second
+    return WriteLimit(WriteRate(per_second=float(rate), burst=2 * rate))
 
 
 async def _connect(settings: Settings) -> Connection:

@@ -21,6 +21,7 @@ DEFAULT_LEASE_NAME = "tandem-operator"
 DEFAULT_METRICS_ADDRESS = "127.0.0.1:8081"
 DEFAULT_WORKERS = 8
 MAX_WORKERS = 256
+DEFAULT_WRITES_PER_SECOND, MAX_WRITES_PER_SECOND = 200, 10_000
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where Kubernetes tells a pod its namespace."""
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -61,6 +62,8 @@ class Settings:
     """Where probes and metrics are served."""
     workers: int
     """Funnels that run at once."""
+    writes_per_second: int
+    """Writes to the API server at a steady rate; twice as many may go at once after a quiet time."""
     log_format: LogFormat
     master_image: str | None
     """Image of the master pods where a job names none; None: the planner's own."""
@@ -76,6 +79,7 @@ def parse_settings(
     identity: str | None,
     metrics_address: str,
     workers: int,
+    writes_per_second: int,
     log_format: str,
     master_image: str | None,
 ) -> Settings:
@@ -91,7 +95,8 @@ def parse_settings(
         etcd=_endpoints(etcd),
         lease=place,
         metrics=parse_address(metrics_address),
-        workers=_workers(workers),
+        workers=_within("--workers", workers, MAX_WORKERS),
+        writes_per_second=_within("--writes-per-second", writes_per_second, MAX_WRITES_PER_SECOND),
         log_format=cast("LogFormat", log_format),
         master_image=master_image or None,
     )
@@ -162,9 +167,9 @@ def _identity(text: str | None) -> str:
     return identity
 
 
-def _workers(number: int) -> int:
-    if not 1 <= number <= MAX_WORKERS:
-        raise SettingsError(f"--workers: {number} is out of range; give 1 to {MAX_WORKERS}")
+def _within(option: str, number: int, most: int) -> int:
+    if not 1 <= number <= most:
+        raise SettingsError(f"{option}: {number} is out of range; give 1 to {most}")
     return number
 
 
@@ -257,6 +262,15 @@ _OPTIONS = (
         show_default=True,
         metavar="NUMBER",
         help="Jobs that are reconciled at once.",
+    ),
+    click.option(
+        "--writes-per-second",
+        envvar=_variable("WRITES_PER_SECOND"),
+        type=int,
+        default=DEFAULT_WRITES_PER_SECOND,
+        show_default=True,
+        metavar="NUMBER",
+        help="Writes to the API server at a steady rate; twice as many may go at once after a quiet time.",
     ),
     click.option(
         "--log-format",

@@ -17,6 +17,7 @@ GIVEN: dict[str, Any] = {
     "identity": "me",
     "metrics_address": "127.0.0.1:8081",
     "workers": 8,
+    "writes_per_second": 200,
     "log_format": "json",
     "master_image": None,
 }

@@ -1,0 +1,44 @@
+"""Everything that one decision is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from tandem_api.job import RLJob
+from tandem_api.job.status import RLJobStatus
+from tandem_api.registry import Progress
+from tandem_operator.plan.job import Plan
+from tandem_operator.reconcile.pods import PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One job and its children at one moment."""
+
+    job: RLJob
+    generation: int
+    """metadata.generation of the RLJob."""
+    status: RLJobStatus
+    """As the operator wrote it last; the defaults for a new job."""
+    pods: tuple[PodView, ...]
+    applied: Mapping[tuple[str, str], str]
+    """Hash of what was applied to each child that is no pod, by kind and name."""
+    progress: Progress | None
+    """The master's newest word, from the registry."""
+    now: datetime
+    strangers: frozenset[str] = frozenset()
+    """Names of pods under the job's label that it does not own: of a deleted job of the same name, for instance."""
+
+    def pod(self, name: str) -> PodView | None:
+        """Return the pod of this name."""
+        return next((pod for pod in self.pods if pod.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the planner makes of the job's spec at the present attempt; None where it refuses the spec."""
+
+    plan: Plan | None
+    spec_hash: str
+    problem: str | None
+    """Why the planner refuses the spec: `spec.field: problem; fix`."""

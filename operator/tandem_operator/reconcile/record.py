@@ -1,0 +1,125 @@
+"""What a funnel keeps of one job between two looks: its newest body, and what was worked out from it."""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from tandem_api.job import RLJob
+from tandem_api.job.status import Condition, RLJobStatus
+from tandem_api.problems import InvalidJob, parse_job
+from tandem_api.resource import Resource
+from tandem_operator.plan.errors import SpecError
+from tandem_operator.plan.job import Surroundings, plan_job
+from tandem_operator.plan.revision import spec_hash
+from tandem_operator.reconcile.observed import Wanted
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the jobs of this operator run."""
+
+    etcd_endpoints: tuple[str, ...]
+    """`address:port` of the jobs' registry."""
+    master_image: str | None = None
+    monitoring_namespaces: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """The newest that is known of one RLJob."""
+
+    body: Body
+    job: RLJob | None = None
+    problem: str | None = None
+    """Why the body is no valid RLJob: an older version of the API may have let it in."""
+    parsed_generation: int = -1
+    wanted: Wanted | None = None
+    wanted_for: tuple[int, int] = (-1, -1)
+    """Generation and attempt of `wanted`."""
+    written_at: float = field(default=float("-inf"))
+    """When the status was written last, monotonic seconds."""
+    failures: int = 0
+    """Errors in a row."""
+
+    @property
+    def generation(self) -> int:
+        return int(self.body["metadata"].get("generation", 0))
+
+    def renew(self, body: Body) -> None:
+        """Take a newer body; an older one, which a slow watch brings after our own write, is left out."""
+        if _version(body) >= _version(self.body):
+            self.body = body
+
+    def parse(self) -> RLJob | None:
+        """Return the job, parsed once a generation; None where it is invalid, with `problem` set."""
+        if self.parsed_generation != self.generation:
+            document = {key: value for key, value in self.body.items() if key != "status"}
+            try:
+                self.job, self.problem = parse_job(document), None
+            except InvalidJob as error:
+                self.job, self.problem = None, "; ".join(error.problems)
+            self.parsed_generation = self.generation
+        return self.job
+
+    def status(self) -> RLJobStatus:
+        """Return the status as it was written last, as far as this version of the operator understands it."""
+        document = self.body.get("status") or {}
+        try:
+            return RLJobStatus.model_validate(_known(RLJobStatus, document))
+        except ValidationError:
+            return RLJobStatus.model_validate(_understood(document))
+
+    def plan(self, job: RLJob, attempt: int, place: Place) -> Wanted:
+        """Return what the planner makes of the job, worked out once a generation and attempt."""
+        if self.wanted is None or self.wanted_for != (self.generation, attempt):
+            self.wanted = _wanted(job, attempt, place)
+            self.wanted_for = (self.generation, attempt)
+        return self.wanted
+
+
+def _wanted(job: RLJob, attempt: int, place: Place) -> Wanted:
+    surroundings = Surroundings(
+        etcd_endpoints=place.etcd_endpoints,
+        token=secrets.token_urlsafe(32),
+        attempt=attempt,
+        master_image=place.master_image,
+        monitoring_namespaces=place.monitoring_namespaces,
+    )
+    try:
+        return Wanted(plan_job(job, surroundings), spec_hash(job), None)
+    except SpecError as error:
+        return Wanted(None, "", str(error))
+
+
+def _understood(document: Body) -> Body:
+    """Return the fields of a status that this version understands: each for itself, conditions one by one.
+
+    Counts and the end of a job must outlive a change of versions: without them an ended job would begin anew.
+    """
+    conditions = [_known(Condition, item) for item in document.get("conditions") or () if isinstance(item, dict)]
+    parts = _known(RLJobStatus, document) | {"conditions": [item for item in conditions if _fits(Condition, item)]}
+    return {name: value for name, value in parts.items() if _fits(RLJobStatus, {name: value})}
+
+
+def _known(model: type[Resource], document: Body) -> Body:
+    """Return the fields of a document that a model has."""
+    names = {info.alias or name for name, info in model.model_fields.items()}
+    return {name: value for name, value in document.items() if name in names}
+
+
+def _fits(model: type[Resource], document: Body) -> bool:
+    try:
+        model.model_validate(document)
+    except ValidationError:
+        return False
+    return True
+
+
+def _version(body: Body) -> int:
+    """Return the resource version as the number that it is in every API server on etcd."""
+    text = str(body["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdecimal() else 0

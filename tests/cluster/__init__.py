@@ -1,0 +1,1 @@
+"""The operator on a real node: whole jobs, and what heals them."""

@@ -1,0 +1,172 @@
+"""Failures of containers: counted, answered and told."""
+
+from tests.tandem_operator.reconcile.operators import (
+    Operator,
+    finish_all,
+    rules_of,
+    running,
+    settle,
+    start_all,
+    wait_for,
+)
+
+MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
+
+
+def test_without_a_rule_a_container_that_ended_restarts_the_gang() -> None:
+    operator = running()
+    operator.world.end_container(FIRST, "trainer", 1)
+
+    settle(operator)
+    going = operator.world.going
+    start_all(wait_for(finish_all(operator), 2))
+
+    assert going == ["hybrid-0", "hybrid-1", "master"]
+    assert operator.world.made[1] == [FIRST, SECOND, MASTER]
+    assert (operator.world.status.restarts, operator.world.status.attempt) == (1, 1)
+
+
+def test_a_restart_is_told_with_its_cause() -> None:
+    operator = running()
+    operator.world.end_container(FIRST, "rollout", 137, "OOMKilled")
+
+    settle(operator)
+
+    cause = f"{FIRST}: container rollout ended with exit code 137 (OOMKilled)"
+    assert operator.world.condition("Progressing") == ("False", "Restarting", cause)
+    assert operator.world.events[3:] == [("Restarting", cause)]
+    assert operator.world.status.phase == "Restarting"
+
+
+def test_failures_seen_together_count_once() -> None:
+    operator = running()
+    operator.world.end_container(FIRST, "trainer", 1)
+    operator.world.end_container(SECOND, "trainer", 1)
+    operator.world.end_container(MASTER, "master", 1)
+
+    settle(operator)
+
+    assert operator.world.status.restarts == 1
+
+
+def test_a_failure_is_counted_once_however_often_it_is_looked_at_and_by_whom() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "RestartContainer")))
+    operator.world.end_container(FIRST, "trainer", 1)
+    settle(operator)
+    operator.look()
+
+    settle(wait_for(Operator(operator.world), 60))
+
+    assert operator.world.status.restarts == 1
+    assert operator.world.status.attempt == 0
+    assert operator.world.removed == []
+
+
+def test_each_ending_of_a_container_counts_for_itself() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "RestartContainer")) | {"maxRestarts": 2})
+    operator.world.end_container(FIRST, "trainer", 1)
+    settle(operator)
+    operator.world.end_container(FIRST, "trainer", 1)
+    settle(operator)
+    assert operator.world.status.restarts == 2
+    operator.world.end_container(FIRST, "trainer", 1)
+
+    settle(operator)
+
+    assert operator.world.condition("Failed")[1] == "MaxRestartsExceeded"
+
+
+def test_only_what_can_be_seen_still_is_remembered() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "RestartContainer")))
+    operator.world.end_container(FIRST, "trainer", 1)
+    settle(operator)
+    operator.world.end_container(FIRST, "trainer", 1)
+
+    wait_for(operator, 60)
+
+    assert len(operator.world.status.handled_failures) == 1
+
+
+def test_a_second_failure_while_a_restart_waits_is_told_too() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "RestartContainer")))
+    operator.world.end_container(FIRST, "trainer", 1)
+    settle(operator)
+    operator.world.end_container(SECOND, "trainer", 2)
+
+    settle(operator)
+
+    assert operator.world.reasons()[3:] == ["Restarting", "Restarting"]
+    assert operator.world.status.restarts == 2
+
+
+def test_replace_pod_makes_that_pod_again_and_touches_no_other() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "ReplacePod")))
+    before = operator.world.uids()
+    operator.world.end_container(FIRST, "trainer", 1)
+
+    settle(operator)
+    going = operator.world.going
+    start_all(wait_for(finish_all(operator), 2))
+
+    after = operator.world.uids()
+    assert going == ["hybrid-0"]
+    assert {name for name in after if after[name] != before[name]} == {FIRST}
+    assert (operator.world.status.restarts, operator.world.status.attempt) == (1, 0)
+
+
+def test_other_failures_of_a_pod_that_is_being_replaced_count_no_more() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "ReplacePod")))
+    operator.world.end_container(FIRST, "trainer", 1)
+    operator.hear()
+    operator.look()
+    operator.world.end_container(FIRST, "rollout", 1)
+
+    settle(operator)
+
+    assert operator.world.status.restarts == 1
+    assert operator.world.status.attempt == 0
+
+
+def test_a_pod_that_replaced_another_can_be_lost_like_any_pod() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer"}, "ReplacePod")))
+    operator.world.end_container(FIRST, "trainer", 1)
+    start_all(wait_for(finish_all(settle(operator)), 2))
+    del operator.world.pods[FIRST]
+
+    settle(operator)
+
+    assert operator.world.status.restarts == 2
+    assert operator.world.status.attempt == 1
+
+
+def test_ignored_failures_change_nothing() -> None:
+    operator = running(failurePolicy=rules_of(({"reason": "Error"}, "Ignore")))
+    operator.world.end_container(FIRST, "trainer", 1)
+
+    settle(operator)
+
+    assert operator.world.status.restarts == 0
+    assert operator.world.going == []
+
+
+def test_the_master_is_not_started_again_in_its_pod() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "master"}, "RestartContainer")))
+    operator.world.end_container(MASTER, "master", 1)
+
+    settle(operator)
+
+    assert operator.world.status.attempt == 1
+
+
+def test_more_pods_than_can_be_remembered_are_answered_with_one_restart_of_all() -> None:
+    hybrid = {"replicas": 40, "gpusPerPod": 1, "gpu": {"sharing": "None"}}
+    operator = running(hybrid=hybrid, failurePolicy=rules_of(({"container": "trainer"}, "ReplacePod")))
+    world = operator.world
+    world.end_everywhere("trainer", 1)
+
+    settle(operator)
+    start_all(wait_for(finish_all(operator), 2))
+
+    assert (world.status.restarts, world.status.attempt) == (1, 1)
+    assert world.status.handled_failures == ()
+    assert "more than 32 single restarts at a time" in dict(world.events)["Restarting"]

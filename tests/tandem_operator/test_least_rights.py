@@ -1,0 +1,100 @@
+"""The operator with the rights of operator/deploy/operator.yaml and no more: what it does, and what it may not do."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.operator_process import OperatorProcess
+from tests.ground.access import KubectlError, until, write_kubeconfig
+from tests.ground.api_server import ApiServer
+
+pytestmark = [pytest.mark.api_server, pytest.mark.etcd]
+
+DEPLOY = Path(__file__).parents[2] / "operator" / "deploy" / "operator.yaml"
+ACCOUNT = "system:serviceaccount:tandem-system:tandem-operator"
+CHILDREN = {
+    "ServiceAccount",
+    "ConfigMap",
+    "Secret",
+    "Service",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "ResourceClaimTemplate",
+    "Pod",
+}
+JOB = {
+    "apiVersion": "tandem.dev/v1alpha1",
+    "kind": "RLJob",
+    "metadata": {"name": "least"},
+    "spec": {
+        "policy": {"model": {"path": "/models/any"}},
+        "data": {"train": [{"name": "any", "path": "/data/any.jsonl"}]},
+        "rewards": [{"name": "exact", "builtin": "ExactMatch"}],
+        "hybrid": {"replicas": 2, "gpusPerPod": 1},
+        "ttlSecondsAfterFinished": 1,
+        "failurePolicy": {"maxRestarts": 0},
+    },
+}
+FORBIDDEN = (
+    ("get", "secrets"),
+    ("list", "secrets"),
+    ("update", "pods"),
+    ("patch", "pods"),
+    ("create", "pods --subresource=exec"),
+    ("delete", "services"),
+    ("delete", "configmaps"),
+    ("patch", "rljobs.tandem.dev"),
+    ("create", "rljobs.tandem.dev"),
+    ("list", "nodes"),
+    ("create", "rolebindings.rbac.authorization.k8s.io"),
+)
+
+
+@pytest.fixture(scope="module")
+def account(api_server: ApiServer) -> str:
+    """The operator's ServiceAccount with its rights; returns a token of it."""
+    manifests = [item for item in yaml.safe_load_all(DEPLOY.read_text()) if item["kind"] != "Deployment"]
+    api_server.apply(*manifests)
+    return api_server.kubectl("create", "token", "tandem-operator", "-n", "tandem-system").strip()
+
+
+@pytest.fixture
+def replica(api_server: ApiServer, account: str, etcd_endpoint: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator that has the rights of its ServiceAccount."""
+    kubeconfig = tmp_path / "kubeconfig"
+    write_kubeconfig(kubeconfig, api_server.url, api_server.ca_file, account)
+    log = tmp_path / "operator.log"
+    process = OperatorProcess(kubeconfig, etcd_endpoint, log, ("--lease-namespace=tandem-system",))
+    process.start()
+    yield process
+    process.stop()
+
+
+def kinds_of_children(api_server: ApiServer, namespace: str) -> set[str]:
+    kinds = (
+        "serviceaccounts,configmaps,secrets,services,networkpolicies,poddisruptionbudgets,resourceclaimtemplates,pods"
+    )
+    found = json.loads(api_server.kubectl("get", kinds, "-n", namespace, "-l", "tandem.dev/job=least", "-o", "json"))
+    return {item["kind"] for item in found["items"]}
+
+
+def test_a_job_lives_and_goes_with_these_rights_alone(
+    api_server: ApiServer, replica: OperatorProcess, api_namespace: str
+) -> None:
+    api_server.kubectl("apply", "--server-side", "-n", api_namespace, "-f", "-", stdin=json.dumps(JOB))
+    until(lambda: kinds_of_children(api_server, api_namespace) == CHILDREN, 120, "the children are not there")
+    api_server.kubectl("delete", "pod", "least-hybrid-0", "-n", api_namespace, "--grace-period=0", "--wait=false")
+
+    until(lambda: "least" not in api_server.kubectl("get", "rlj", "-n", api_namespace), 120, "the job has not gone")
+    log = replica.log.read_text()
+    assert "orbidden" not in log
+    assert "internal error" not in log
+
+
+@pytest.mark.parametrize(("verb", "resource"), FORBIDDEN)
+def test_what_it_does_not_need_it_may_not_do(api_server: ApiServer, account: str, verb: str, resource: str) -> None:
+    with pytest.raises(KubectlError):
+        api_server.kubectl("auth", "can-i", verb, *resource.split(), f"--as={ACCOUNT}", "--all-namespaces", "--quiet")
