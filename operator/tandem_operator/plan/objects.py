@@ -95,6 +95,8 @@ class Container(KubernetesObject):
     volume_mounts: tuple[VolumeMount, ...] = ()
     resources: ContainerResources | None = None
     security_context: dict[str, JsonValue] | None = None
+    termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "FallbackToLogsOnError"
+    """The end of its log says why a container failed: the log itself goes with its pod."""
 
 
 class EmptyDir(KubernetesObject):

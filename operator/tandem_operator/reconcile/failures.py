@@ -17,6 +17,8 @@ from tandem_operator.reconcile.words import is_too_early
 STUCK = timedelta(seconds=60)
 """Time after its grace period for which a pod may take to go before that counts as a failure."""
 
+MOST_OF_LOG = 400
+"""Characters of a container's last line that are told."""
 REPLACE = "replace "
 GONE = "gone"
 """In place of the uid of a pod that went unseen."""
@@ -168,7 +170,8 @@ def _of_pod(pod: PodView, observed: Observed) -> Iterator[Failure]:
 
 def _ended(pod: PodView, ending: Ending) -> Failure:
     reason = FailureReason.OOM_KILLED if ending.reason == "OOMKilled" else FailureReason.ERROR
-    said = f": {ending.message.strip()}" if ending.message.strip() else ""
+    last_line = ending.message.strip().rpartition("\n")[2][-MOST_OF_LOG:]
+    said = f": {last_line}" if last_line else ""
     text = f"container {ending.container} ended with exit code {ending.exit_code} ({ending.reason}){said}"
     over = pod.phase in ("Failed", "Succeeded")
     key = _ending_key(pod, ending)
