@@ -4,7 +4,7 @@ BIN := .venv/bin
 EXAMPLE := examples/01-reverse-digits
 RUN ?= runs/reverse-digits
 
-.PHONY: help install control-plane demo check test bench bench-operator crd requirements clean
+.PHONY: help install control-plane demo check test campaign bench bench-operator crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -33,7 +33,11 @@ test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (u
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not campaign"
+
+campaign: install control-plane ## Hurt a job on a real node in every way; the long property tests (about half an hour)
+	$(BIN)/python -m pytest -m campaign --junitxml=build/campaign.xml
+	TANDEM_LONG_SEQUENCES=1 $(BIN)/python -m pytest tests/tandem_operator/reconcile/test_any_sequence.py
 
 bench: install ## Measure example 01: learning and switching
 	$(BIN)/python benchmarks/first_light.py --json build/first_light.json
