@@ -3,6 +3,8 @@
 BIN := .venv/bin
 EXAMPLE := examples/01-reverse-digits
 RUN ?= runs/reverse-digits
+# Longest first build before the tests; what is built stays, and the next run goes on from there.
+CONTROL_PLANE_SECONDS ?= 2400
 
 .PHONY: help install control-plane demo check test campaign bench bench-operator crd requirements clean
 
@@ -28,7 +30,8 @@ check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
 	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node"
 
 test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
-	@$(MAKE) --no-print-directory control-plane || echo "no control plane here: the tests that need it are skipped and say why"
+	@timeout $(CONTROL_PLANE_SECONDS) $(MAKE) --no-print-directory control-plane || \
+	  echo "no control plane here: the tests that need it are skipped and say why"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,6 +1,7 @@
 """The CustomResourceDefinition on a real API server: what it takes, what it refuses, and in which words."""
 
 import json
+import shutil
 import ssl
 from collections.abc import Iterator
 from copy import deepcopy
@@ -90,6 +91,7 @@ def split_group(api_server: Access) -> Iterator[str]:
     api_server.kubectl("wait", f"crd/rljobs.{OTHER_GROUP}", "--for=condition=Established", f"--timeout={WAIT_SECONDS}")
     yield OTHER_GROUP
     api_server.kubectl("delete", "crd", f"rljobs.{OTHER_GROUP}")
+    shutil.rmtree(api_server.kubeconfig.parent / ".kube")  # kubectl would go on taking `rljob` for one of this group
 
 
 def named(document: dict[str, Any], name: str, namespace: str) -> dict[str, Any]:
