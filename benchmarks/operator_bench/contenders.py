@@ -56,7 +56,7 @@ class Contender:
             yield operator
             running.process.terminate()
             running.process.wait(STOP_SECONDS)
-        except Exception as error:
+        except Exception as error:  # whatever it was, its words are added, and it is raised again
             error.add_note(f"last words of {self.name}:\n{running.last_words()}")
             raise
         finally:

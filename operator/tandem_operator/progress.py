@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -26,7 +25,6 @@ PROBE_KEY = "/tandem/v1"
 PROBE_EVERY_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
-RESOLVE_SECONDS = 10.0
 FORGET_SECONDS = 10.0
 
 JobKey = tuple[str, str]
@@ -117,8 +115,7 @@ class ProgressMirror:
 
     async def _connected(self) -> None:
         """Connect once and follow until etcd stops answering; then raise."""
-        addresses = await resolve(self._endpoints)
-        async with self._connect(addresses) as registry:
+        async with self._connect(self._endpoints) as registry:
             await registry.get(PROBE_KEY)
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -192,29 +189,6 @@ class ProgressMirror:
         if entry is not None and entry.gone_at is None:
             entry.gone_at = self._clock()
             self._on_change(*job)
-
-
-async def resolve(endpoints: Sequence[str]) -> tuple[str, ...]:
-    """Return `address:port` of every IPv4 address behind `host:port` endpoints: the etcd client takes no names.
-
-    OSError where none of the hosts has an address now; a name that fails beside others that do not is left out.
-    """
-    found: dict[str, None] = {}
-    problems: list[OSError] = []
-    for endpoint in endpoints:
-        host, _, port = endpoint.rpartition(":")
-        try:
-            async with asyncio.timeout(RESOLVE_SECONDS):
-                rows = await asyncio.get_running_loop().getaddrinfo(
-                    host, int(port), family=socket.AF_INET, type=socket.SOCK_STREAM
-                )
-        except OSError as error:  # a missed deadline is one too
-            problems.append(OSError(f"{host}: no address ({error}); is the name right?"))
-            continue
-        found |= {f"{row[4][0]!s}:{port}": None for row in rows}
-    if not found:
-        raise problems[0]
-    return tuple(found)
 
 
 def _job_of(key: str) -> JobKey | None:

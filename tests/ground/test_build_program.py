@@ -49,7 +49,7 @@ def test_a_machine_without_go_is_told_which_one_to_install(tmp_path: Path) -> No
 
 
 def test_a_machine_without_network_is_told_what_could_not_be_reached(tmp_path: Path) -> None:
-    go = go_that_says(tmp_path, "go: a/b@v1.0.0: Get x: dial tcp: lookup proxy.golang.org: no such host")
+    go = go_that_says(tmp_path, "go: a/b@v1.0.0: Get x: dial tcp: lookup proxy.invalid: no such host")
 
     result = build(tmp_path, "node", GO=go, GOPROXY="https://proxy.invalid")
 

@@ -224,8 +224,8 @@ def explain(module: Module, said: list[str]) -> str:
     if any("no space left on device" in line for line in said):
         return f"{module.name}: the disk is full; free about {LEAST_FREE_BYTES >> 30} GB, or move GOCACHE, GOMODCACHE"
     if any(symptom in line for symptom in NO_NETWORK for line in said):
-        proxy = os.environ.get("GOPROXY") or "https://proxy.golang.org"
-        return f"{module.name}: no way to the Go module proxy {proxy}; set GOPROXY or HTTPS_PROXY, or build on the net"
+        proxy = f" {os.environ['GOPROXY']}" if os.environ.get("GOPROXY") else ""
+        return f"{module.name}: no way to the Go module proxy{proxy}; set GOPROXY or HTTPS_PROXY, or build on the net"
     return f"{module.name}: {errors[-1] if errors else 'Go ended without a word'}; in {module.folder}"
 
 

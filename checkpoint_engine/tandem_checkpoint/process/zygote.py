@@ -114,7 +114,7 @@ class Zygote:
             ours.close()
             child.channel.close()
             raise ChildGone(await child.wait()) from None
-        except BaseException:
+        except BaseException:  # a cancelled start too leaves no process and no open end; it is raised again
             ours.close()
             await child.kill()
             raise

@@ -74,7 +74,7 @@ class RolloutSide:
             manifest = self._write_manifest(desired.generation)
             await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
             await strategy.serve(manifest, stopwatch)
-        except BaseException:
+        except BaseException:  # a cancelled switch too frees the devices; it is raised again
             await strategy.stop()
             self._token.release()
             raise

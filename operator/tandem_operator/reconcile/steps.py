@@ -1,6 +1,5 @@
 """Carrying out a decision: what is written to the API server, in which order."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tandem_api.job import RLJob
@@ -27,8 +26,6 @@ class Cluster:
     client: KubeClient
     cache: ChildCache
     recorder: EventRecorder
-    count_write: Callable[[str, str], None] = lambda verb, kind: None
-    """Told (verb, kind) of each write, for metrics."""
 
 
 async def write_status(cluster: Cluster, record: JobRecord, decision: Decision) -> None:
@@ -44,7 +41,6 @@ async def write_status(cluster: Cluster, record: JobRecord, decision: Decision) 
         },
         "status": decision.status.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
-    cluster.count_write("patch", "RLJob")
     record.renew(await cluster.client.apply(body, subresource="status"))
 
 
@@ -54,7 +50,6 @@ async def change_children(cluster: Cluster, job: RLJob, decision: Decision) -> b
     A pod that exists unknown to the cache ends it: until it has been seen nobody knows whose it is.
     """
     for removal in decision.remove:
-        cluster.count_write("delete", "Pod")
         try:
             await cluster.client.delete(POD, job.metadata.namespace, removal.name, uid=removal.uid)
         except (NotFoundError, ConflictError):  # it has gone, or another one has come in its place: look again
@@ -70,7 +65,6 @@ async def change_children(cluster: Cluster, job: RLJob, decision: Decision) -> b
 async def delete_job(cluster: Cluster, record: JobRecord) -> None:
     """Delete the RLJob and, by their owner references, its children."""
     metadata = record.body["metadata"]
-    cluster.count_write("delete", "RLJob")
     try:
         await cluster.client.delete(RLJOB, metadata["namespace"], metadata["name"], uid=metadata["uid"])
     except (NotFoundError, ConflictError):
@@ -93,7 +87,6 @@ async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> Manifest:
     """
     kind, name, namespace = kind_of(manifest), name_of(manifest), job.metadata.namespace
     known = cluster.cache.child(namespace, job.metadata.name, kind, name) is not None
-    cluster.count_write("patch", kind.kind)
     try:
         return await cluster.client.apply(manifest, force=known)
     except ConflictError as error:
@@ -108,7 +101,6 @@ async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> Manifest:
 
 async def _create(cluster: Cluster, manifest: Manifest) -> bool:
     """Create one child and return whether it is known now. A token that exists already is left as it is."""
-    cluster.count_write("create", str(manifest["kind"]))
     try:
         created = await cluster.client.create(manifest)
     except AlreadyExistsError:

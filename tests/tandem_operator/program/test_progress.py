@@ -13,7 +13,7 @@ from tandem_api.registry import Keys, Progress
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.store import Registry
-from tandem_operator.progress import ProgressMirror, resolve
+from tandem_operator.progress import ProgressMirror
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 
@@ -221,19 +221,6 @@ async def test_forgetting_without_etcd_is_no_error(
         fake.reachable = False
 
         assert not await mirror.forget("team", "digits")
-
-
-async def test_host_names_become_addresses() -> None:
-    assert await resolve(["localhost:2379", "127.0.0.2:2380", "127.0.0.1:2379"]) == ("127.0.0.1:2379", "127.0.0.2:2380")
-
-
-async def test_a_name_without_address_says_which() -> None:
-    with pytest.raises(OSError, match=r"^no-such-host\.invalid: no address"):
-        await resolve(["no-such-host.invalid:2379"])
-
-
-async def test_one_name_that_fails_does_not_hide_another() -> None:
-    assert await resolve(["no-such-host.invalid:2379", "127.0.0.1:2379"]) == ("127.0.0.1:2379",)
 
 
 @pytest.fixture
