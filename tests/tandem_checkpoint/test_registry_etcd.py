@@ -14,8 +14,9 @@ from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.mirror import mirrored
 from tandem_checkpoint.registry.store import Change, Registry
-from tests.tandem_checkpoint.etcd_process import EtcdProcess, wire_to
+from tests.tandem_checkpoint.etcd_process import EtcdProcess
 from tests.tandem_checkpoint.test_registry_contract import following
+from tests.wire import wire_to
 
 pytestmark = pytest.mark.etcd
 
@@ -109,7 +110,11 @@ async def test_a_watch_outlives_a_restart_of_etcd(own_etcd: EtcdProcess) -> None
 
 
 async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: EtcdProcess, prefix: str) -> None:
-    async with wire_to(etcd) as wire, connect([wire.endpoint]) as far, connect([etcd.endpoint]) as near:
+    async with (
+        wire_to(etcd.endpoint) as wire,
+        connect([wire.endpoint]) as far,
+        connect([etcd.endpoint]) as near,
+    ):
         await near.put(f"{prefix}gone", "1")
         async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
             await following(changes)
@@ -129,7 +134,11 @@ async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: Etcd
 async def test_a_reconnected_watch_reports_deletions_that_etcd_itself_has_forgotten(
     etcd: EtcdProcess, prefix: str
 ) -> None:
-    async with wire_to(etcd) as wire, connect([wire.endpoint]) as far, connect([etcd.endpoint]) as near:
+    async with (
+        wire_to(etcd.endpoint) as wire,
+        connect([wire.endpoint]) as far,
+        connect([etcd.endpoint]) as near,
+    ):
         await near.put(f"{prefix}gone", "1")
         async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
             await following(changes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tandem_operator.kube.client import KubeClient
@@ -17,7 +18,7 @@ from tandem_operator.kube.manifest import Manifest
 from tandem_operator.program.frame import Frame, without_managers
 from tests.ground.api_server import ApiServer
 from tests.tandem_operator.program.jobs import manifest
-from tests.tandem_operator.program.wire import wire_to
+from tests.wire import Wire, wire_to
 
 pytestmark = pytest.mark.api_server
 
@@ -70,6 +71,18 @@ async def framed(
         async with asyncio.timeout(SECONDS):
             await task
         await connection.close()
+
+
+def by_wire(server: ApiServer, wire: Wire, folder: Path) -> Path:
+    """Write a kubeconfig that goes by the wire, which the server's certificate does not name; return its path."""
+    content = json.loads(server.kubeconfig.read_text(encoding="utf-8"))
+    content["clusters"][0]["cluster"] |= {
+        "server": f"https://{wire.endpoint}",
+        "tls-server-name": httpx.URL(server.url).host,
+    }
+    path = folder / "kubeconfig-by-wire"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 async def test_jobs_come_with_list_change_and_end(api_server: ApiServer, api_namespace: str) -> None:
@@ -134,7 +147,10 @@ async def test_what_happens_while_the_api_server_is_out_of_reach_is_told_afterwa
 ) -> None:
     ear = Ear()
     await asyncio.to_thread(api_server.apply, manifest("goes", api_namespace))
-    async with wire_to(api_server) as wire, framed(api_server, ear, kubeconfig=wire.kubeconfig(tmp_path)):
+    async with (
+        wire_to(httpx.URL(api_server.url).netloc.decode()) as wire,
+        framed(api_server, ear, kubeconfig=by_wire(api_server, wire, tmp_path)),
+    ):
         await until(lambda: ear.knows(api_namespace, "goes"))
 
         await wire.cut()

@@ -1,42 +1,29 @@
-"""A TCP relay to an API server; cutting it breaks every connection, while the API server lives on."""
+"""A TCP relay to a server; cutting it breaks every connection, while the server itself lives on."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from urllib.parse import urlsplit
 
-from tests.ground.api_server import ApiServer
 from tests.tandem_checkpoint.etcd_process import free_address
 
 
 class Wire:
-    """Another address of one API server; its certificate does not name it."""
+    """Another address of a server, under the same port."""
 
-    def __init__(self, server: ApiServer) -> None:
-        url = urlsplit(server.url)
-        assert url.hostname is not None
-        assert url.port is not None
-        self._server = server
-        self._host, self._port = url.hostname, url.port
-        self._address = free_address()
+    def __init__(self, endpoint: str) -> None:
+        """`endpoint`: `host:port` of the server."""
+        self._host, _, port = endpoint.rpartition(":")
+        self._port = int(port)
+        self.address = free_address()
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def kubeconfig(self, folder: Path) -> Path:
-        """Write a kubeconfig that goes by the wire, and return its path."""
-        content = json.loads(self._server.kubeconfig.read_text(encoding="utf-8"))
-        content["clusters"][0]["cluster"] |= {
-            "server": f"https://{self._address}:{self._port}",
-            "tls-server-name": self._host,
-        }
-        path = folder / "kubeconfig-by-wire"
-        path.write_text(json.dumps(content), encoding="utf-8")
-        return path
+    @property
+    def endpoint(self) -> str:
+        return f"{self.address}:{self._port}"
 
     async def join(self) -> None:
-        self._listener = await asyncio.start_server(self._relay, self._address, self._port)
+        self._listener = await asyncio.start_server(self._relay, self.address, self._port)
 
     async def cut(self) -> None:
         if self._listener is not None:
@@ -66,9 +53,9 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def wire_to(server: ApiServer) -> AsyncIterator[Wire]:
-    """Relay to an API server while the context is open."""
-    wire = Wire(server)
+async def wire_to(endpoint: str) -> AsyncIterator[Wire]:
+    """Relay to the server at `host:port` while the context is open."""
+    wire = Wire(endpoint)
     await wire.join()
     try:
         yield wire
