@@ -81,6 +81,19 @@ def kinds_of_children(api_server: ApiServer, namespace: str) -> set[str]:
     return {item["kind"] for item in found["items"]}
 
 
+def events(api_server: ApiServer, namespace: str) -> str:
+    return api_server.kubectl("get", "events", "-n", namespace)
+
+
+def change(api_server: ApiServer, namespace: str, spec: dict[str, object]) -> None:
+    patch = json.dumps({"spec": spec})
+    api_server.kubectl("patch", "rlj", "least", "-n", namespace, "--type=merge", "-p", patch)
+
+
+def is_suspended(api_server: ApiServer, namespace: str) -> bool:
+    return api_server.value("rlj", "least", ".status.phase", namespace) == "Suspended"
+
+
 def test_a_job_lives_and_goes_with_these_rights_alone(
     api_server: ApiServer, replica: OperatorProcess, api_namespace: str
 ) -> None:
@@ -92,6 +105,43 @@ def test_a_job_lives_and_goes_with_these_rights_alone(
     log = replica.log.read_text()
     assert "orbidden" not in log
     assert "internal error" not in log
+
+
+def test_somebody_elses_object_of_the_same_name_is_left_as_it_is(
+    api_server: ApiServer, replica: OperatorProcess, api_namespace: str
+) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "least", "namespace": api_namespace},
+        "spec": {"selector": {"app": "mine"}, "ports": [{"port": 80}]},
+    }
+    api_server.apply(service)
+
+    api_server.kubectl("apply", "--server-side", "-n", api_namespace, "-f", "-", stdin=json.dumps(JOB))
+    until(lambda: "NameTaken" in events(api_server, api_namespace), 120, "nobody is told that the name is taken")
+
+    assert json.loads(api_server.value("service", "least", ".spec.selector", api_namespace)) == {"app": "mine"}
+    assert "Service least exists and belongs to somebody else" in events(api_server, api_namespace)
+
+
+def test_devices_that_change_while_the_job_is_suspended_make_its_claim_template_anew(
+    api_server: ApiServer, replica: OperatorProcess, api_namespace: str
+) -> None:
+    count = ".spec.spec.devices.requests[0].exactly.count"
+    api_server.kubectl("apply", "--server-side", "-n", api_namespace, "-f", "-", stdin=json.dumps(JOB))
+    until(lambda: "Pod" in kinds_of_children(api_server, api_namespace), 120, "there is no pod")
+    assert api_server.value("resourceclaimtemplate", "least-hybrid-gpus", count, api_namespace) == "1"
+
+    change(api_server, api_namespace, {"suspend": True})
+    until(lambda: is_suspended(api_server, api_namespace), 120, "the job is not suspended")
+    change(api_server, api_namespace, {"hybrid": {"gpusPerPod": 2}})
+    change(api_server, api_namespace, {"suspend": False})
+
+    def is_new() -> bool:
+        return api_server.value("resourceclaimtemplate", "least-hybrid-gpus", count, api_namespace) == "2"
+
+    until(is_new, 120, "the claim template is the old one")
 
 
 @pytest.mark.parametrize(("verb", "resource"), FORBIDDEN)
