@@ -73,7 +73,11 @@ class ClusterJob:
         return next((item for item in conditions if item["type"] == kind), {"status": "", "reason": "", "message": ""})
 
     def wait_for_phase(self, phase: str, seconds: float) -> None:
-        until(lambda: self._has_phase(phase), seconds, f"{self.name} does not become {phase}: {self.status}")
+        try:
+            until(lambda: self._has_phase(phase), seconds, f"{self.name} does not become {phase}")
+        except TimeoutError as error:
+            error.add_note(f"it is {self.status}")
+            raise
 
     def wait_for_iteration(self, iteration: int, seconds: float) -> None:
         until(

@@ -62,12 +62,16 @@ def account(api_server: ApiServer) -> str:
 
 
 @pytest.fixture
-def replica(api_server: ApiServer, account: str, etcd_endpoint: str, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """An operator that has the rights of its ServiceAccount."""
+def replica(
+    api_server: ApiServer, api_namespace: str, account: str, etcd_endpoint: str, tmp_path: Path
+) -> Iterator[OperatorProcess]:
+    """An operator that has the rights of its ServiceAccount, for the namespace of the test."""
     kubeconfig = tmp_path / "kubeconfig"
     write_kubeconfig(kubeconfig, api_server.url, api_server.ca_file, account)
     log = tmp_path / "operator.log"
-    process = OperatorProcess(kubeconfig, etcd_endpoint, log, ("--lease-namespace=tandem-system",))
+    process = OperatorProcess(
+        kubeconfig, etcd_endpoint, log, ("--lease-namespace=tandem-system", f"--namespace={api_namespace}")
+    )
     process.start()
     yield process
     process.stop()

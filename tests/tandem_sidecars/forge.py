@@ -67,15 +67,17 @@ class Forge:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def start(self, config: JobConfig, folder: Path) -> RankProcess:
+    def start(self, config: JobConfig, folder: Path, weights: Path | None = None) -> RankProcess:
         """Start the only rank of a job; `folder`: scratch. Return it once it is ready."""
-        return self.start_all(config, folder, [RankPlace(0, 1, 0, "127.0.0.1", 0)])[0]
+        return self.start_all(config, folder, [RankPlace(0, 1, 0, "127.0.0.1", 0)], weights)[0]
 
-    def start_all(self, config: JobConfig, folder: Path, places: Sequence[RankPlace]) -> list[RankProcess]:
-        """Start all ranks of a job. Return them once they are ready."""
+    def start_all(
+        self, config: JobConfig, folder: Path, places: Sequence[RankPlace], weights: Path | None = None
+    ) -> list[RankProcess]:
+        """Start all ranks of a job from `weights`, else its initial policy. Return them once they are ready."""
         path = folder / "job.json"
         path.write_text(config.model_dump_json())
-        ranks = [self._fork(config.spec.policy.model.path, path, place) for place in places]
+        ranks = [self._fork(str(weights or config.spec.policy.model.path), path, place) for place in places]
         for rank in ranks:
             assert isinstance(rank.receive(START_SECONDS), Ready)
         return ranks

@@ -1,5 +1,6 @@
 """Export and save: what leaves the trainer is what it holds, to the last bit."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,6 +120,18 @@ def test_a_saved_policy_is_the_folder_that_it_was_loaded_from(
     assert largest_difference(weights_in(tmp_path / "out"), weights_in(untied_policy)) == 0.0
     assert saved.num_bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
     assert (tmp_path / "out" / "config.json").read_text() == (untied_policy / "config.json").read_text()
+
+
+def test_a_policy_is_saved_whole_after_the_checkpoint_that_it_started_from_has_gone(
+    forge: Forge, untied_policy: Path, tmp_path: Path
+) -> None:
+    checkpoint = shutil.copytree(untied_policy, tmp_path / "generation-000002")
+    rank = forge.start(job_config(untied_policy), tmp_path, checkpoint)
+    shutil.rmtree(checkpoint)
+
+    rank.ask(Save(path=str(tmp_path / "out")), Saved)
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in untied_policy.iterdir()}
 
 
 @pytest.mark.parametrize("kind", ["untied_policy", "tied_policy"])

@@ -43,14 +43,14 @@ class Rank:
     def __init__(
         self,
         policy: PolicyConfig,
-        folder: Path,
+        origin: Path,
         trainer: Trainer,
         offload: Offload,
         writer: SegmentWriter,
         forget: bool,
     ) -> None:
         self._policy = policy
-        self._folder = folder
+        self._origin = origin
         self._trainer = trainer
         self._offload = offload
         self._writer = writer
@@ -59,13 +59,17 @@ class Rank:
 
     @classmethod
     def build(cls, config: JobConfig, folder: Path) -> "Rank":
-        """Join the other ranks and build the model with the weights of a Hugging Face folder."""
-        spec = config.spec
+        """Join the other ranks and build the model with the weights of a Hugging Face folder.
+
+        `folder` may be a checkpoint, which goes once newer ones are complete. Configuration and tokenizer come from the
+        initial policy, which stays.
+        """
+        spec, origin = config.spec, Path(config.spec.policy.model.path)
         place = Place.from_environment()
         device = choose_device(config.device, place.local_rank)
         device.prepare()
         join(place, device)
-        policy = read_policy_config(folder)
+        policy = read_policy_config(origin)
         dtype = DTYPES[spec.policy.dtype.value]
         model = build_model(policy, dtype, device)
         load(model.module, policy, folder)
@@ -74,7 +78,7 @@ class Rank:
         layout = segment_layout(policy, spec.policy.dtype.value.lower())
         return cls(
             policy,
-            folder,
+            origin,
             Trainer(model, optimizer, rule, device.torch_device),
             Offload(model, optimizer, device),
             SegmentWriter(layout, policy, place.local_rank, spec.hybrid.gpus_per_pod),
@@ -111,7 +115,7 @@ class Rank:
             for name, tensor in named_tensors(rules, self._offload.parameters(), self._policy)
         }
         try:
-            return Saved(num_bytes=save_folder(folder, self._folder, tensors))
+            return Saved(num_bytes=save_folder(folder, self._origin, tensors))
         except OSError as error:
             return Refused(reason=f"{folder}: the policy cannot be written ({error.strerror}); free space or permit it")
 
