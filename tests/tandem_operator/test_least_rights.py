@@ -85,6 +85,14 @@ def kinds_of_children(api_server: ApiServer, namespace: str) -> set[str]:
     return {item["kind"] for item in found["items"]}
 
 
+def give_nodes(api_server: ApiServer, namespace: str) -> None:
+    """Say of each pod of the job what a scheduler would, which this control plane has not."""
+    placed = json.dumps({"status": {"conditions": [{"type": "PodScheduled", "status": "True"}]}})
+    until(lambda: "least-master" in api_server.kubectl("get", "pods", "-n", namespace), 120, "there is no master")
+    for name in ("least-hybrid-0", "least-hybrid-1", "least-master"):
+        api_server.kubectl("patch", "pod", name, "-n", namespace, "--subresource=status", "-p", placed)
+
+
 def events(api_server: ApiServer, namespace: str) -> str:
     return api_server.kubectl("get", "events", "-n", namespace)
 
@@ -102,6 +110,7 @@ def test_a_job_lives_and_goes_with_these_rights_alone(
     api_server: ApiServer, replica: OperatorProcess, api_namespace: str
 ) -> None:
     api_server.kubectl("apply", "--server-side", "-n", api_namespace, "-f", "-", stdin=json.dumps(JOB))
+    give_nodes(api_server, api_namespace)
     until(lambda: kinds_of_children(api_server, api_namespace) == CHILDREN, 120, "the children are not there")
     api_server.kubectl("delete", "pod", "least-hybrid-0", "-n", api_namespace, "--grace-period=0", "--wait=false")
 
@@ -123,6 +132,7 @@ def test_somebody_elses_object_of_the_same_name_is_left_as_it_is(
     api_server.apply(service)
 
     api_server.kubectl("apply", "--server-side", "-n", api_namespace, "-f", "-", stdin=json.dumps(JOB))
+    give_nodes(api_server, api_namespace)
     until(lambda: "NameTaken" in events(api_server, api_namespace), 120, "nobody is told that the name is taken")
 
     assert json.loads(api_server.value("service", "least", ".spec.selector", api_namespace)) == {"app": "mine"}

@@ -330,21 +330,21 @@ def test_a_job_known_to_the_api_server_owns_its_objects() -> None:
     assert [item.metadata.manifest()["ownerReferences"] for item in plan.objects] == [[owner]] * len(plan.objects)
 
 
-def test_objects_come_in_the_order_in_which_they_are_applied_and_the_master_last() -> None:
+def test_objects_come_in_the_order_in_which_they_are_applied_and_of_the_pods_the_master_last() -> None:
     plan = plan_with(rollout={"elastic": {"replicas": 1}})
 
     assert [(item.kind, item.metadata.name) for item in plan.objects] == [
         ("ServiceAccount", "math-8b-pods"),
         ("ConfigMap", "math-8b-config"),
         ("Secret", "math-8b-token"),
-        ("Service", "math-8b"),
         ("NetworkPolicy", "math-8b"),
-        ("PodDisruptionBudget", "math-8b"),
         ("ResourceClaimTemplate", "math-8b-hybrid-gpus"),
         ("ResourceClaimTemplate", "math-8b-rollout-gpus"),
         ("Pod", "math-8b-hybrid-0"),
         ("Pod", "math-8b-rollout-0"),
         ("Pod", "math-8b-master"),
+        ("Service", "math-8b"),
+        ("PodDisruptionBudget", "math-8b"),
     ]
 
 

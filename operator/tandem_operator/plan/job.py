@@ -53,26 +53,31 @@ class Plan:
         return self.pods[1:]
 
     @property
-    def supporting(self) -> tuple[SupportingObject, ...]:
-        """Return all objects but the pods, in the order in which they are applied."""
+    def groundwork(self) -> tuple[SupportingObject, ...]:
+        """Return what there must be before the pods: what they name, and who may connect to them."""
         accounts = () if self.service_account is None else (self.service_account,)
-        return (
-            *accounts,
-            self.config_map,
-            self.secret,
-            *self.services,
-            self.network_policy,
-            self.disruption_budget,
-            *self.claim_templates,
-        )
+        return (*accounts, self.config_map, self.secret, self.network_policy, *self.claim_templates)
+
+    @property
+    def followers(self) -> tuple[SupportingObject, ...]:
+        """Return what says something only once the pods have nodes: their names in DNS, and what a drain must leave.
+
+        Made earlier, Kubernetes would write each of them anew with every pod that starts.
+        """
+        return (*self.services, self.disruption_budget)
+
+    @property
+    def supporting(self) -> tuple[SupportingObject, ...]:
+        """Return all objects but the pods."""
+        return (*self.groundwork, *self.followers)
 
     @property
     def objects(self) -> tuple[SupportingObject | Pod, ...]:
-        """Return all objects in the order in which they are applied: what a pod names comes before it.
+        """Return all objects in the order in which they are applied.
 
-        The master comes last, so that where it exists everything else has existed.
+        Of the pods the master comes last, so that where it exists all others have existed.
         """
-        return (*self.supporting, *self.members, self.master)
+        return (*self.groundwork, *self.members, self.master, *self.followers)
 
 
 def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:

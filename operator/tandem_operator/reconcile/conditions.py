@@ -18,6 +18,7 @@ from tandem_operator.reconcile.words import current_phase, starting_activity, we
 MOST_CHARACTERS = 1024
 """Longest message of a condition."""
 
+ALL_SCHEDULED = "AllScheduled"
 Truth = Literal["True", "False", "Unknown"]
 WARNINGS = frozenset(
     {
@@ -93,13 +94,17 @@ def refused_status(before: RLJobStatus, generation: int, problem: str, now: date
 
 
 def notes_between(before: RLJobStatus, after: RLJobStatus) -> tuple[Note, ...]:
-    """Return an event for each condition that holds anew, or that does not hold for a new reason."""
+    """Return an event for each condition that holds anew, or that does not hold for a new reason.
+
+    That all pods have nodes is news only where they had not been given any: the scheduler has told of each already.
+    """
     old = {condition.type: (condition.status, condition.reason) for condition in before.conditions}
     again = after.restarts != before.restarts
     return tuple(
         Note("Warning" if condition.reason in WARNINGS else "Normal", condition.reason, condition.message)
         for condition in after.conditions
         if _worth_telling(condition)
+        and not (condition.reason == ALL_SCHEDULED and old.get(condition.type, ("", ""))[1] not in WARNINGS)
         and (old.get(condition.type) != (condition.status, condition.reason) or (again and _is_restart(condition)))
     )
 
@@ -204,7 +209,7 @@ def _scheduled(observed: Observed, pods: Sequence[PodView], ended: bool) -> tupl
     pending = [pod.name for pod in pods if pod.phase == "Pending" and not pod.scheduled]
     if pending:
         return "Unknown", "Pending", f"waiting for {', '.join(pending[:3])}"
-    return "True", "AllScheduled", f"all {num_wanted} pods have a node"
+    return "True", ALL_SCHEDULED, f"all {num_wanted} pods have a node"
 
 
 def _engines(observed: Observed, pods: Sequence[PodView], attempt: int, ended: bool) -> tuple[Truth, str, str]:

@@ -235,7 +235,12 @@ class Funnels:
             tell(self._cluster, record, decision.notes)
             self.wake(*key)
             return
-        is_done = await change_children(self._cluster, observed.job, decision)
+        try:
+            is_done = await change_children(self._cluster, observed.job, decision)
+        except ApiError as error:
+            if not is_transient(error):  # one child that is refused does not keep people from the state of the others
+                await self._keep_status(key, record, observed.status, decision)
+            raise
         waits = (
             await self._keep_status(key, record, observed.status, decision),
             decision.wake_after_seconds,

@@ -10,8 +10,7 @@ from typing import Literal
 from tandem_api.job.status import Condition, ConditionType
 from tandem_operator.plan.job import Plan
 from tandem_operator.plan.names import LABEL_ROLE
-from tandem_operator.plan.objects import Pod, Secret
-from tandem_operator.plan.revision import ANNOTATION_APPLIED_HASH, stamped
+from tandem_operator.plan.objects import Pod
 from tandem_operator.reconcile.answers import answered
 from tandem_operator.reconcile.conditions import Situation, describe_stuck, next_status, notes_between, write_time
 from tandem_operator.reconcile.decision import Decision, Manifest, Note, Removal
@@ -63,7 +62,7 @@ def decide(observed: Observed, wanted: Wanted) -> Decision:
         return _end(observed, "Failed", *answer.fails)
     if answer.changes:
         return _step(observed, Situation("Restarting", "False", "Restarting", answer.message), True, answer.changes)
-    return _converge(observed, wanted.plan)
+    return _converge(observed, wanted, wanted.plan)
 
 
 def _step(
@@ -118,7 +117,7 @@ def _is_of_another_spec(observed: Observed, wanted: Wanted) -> bool:
     return any(pod.attempt == attempt and pod.spec_hash != wanted.spec_hash for pod in observed.pods)
 
 
-def _converge(observed: Observed, plan: Plan) -> Decision:
+def _converge(observed: Observed, wanted: Wanted, plan: Plan) -> Decision:
     """Remove pods that are not wanted; then make those that are missing, the master last."""
     status, names = observed.status, {pod.metadata.name for pod in plan.pods}
     entries = set(remembered(observed))
@@ -136,8 +135,8 @@ def _converge(observed: Observed, plan: Plan) -> Decision:
     next_ = next_status(observed, _situation(observed, old, delay, strangers), start_time=started)
     return Decision(
         status=next_,
-        apply=_applied(observed, plan),
-        create=(_secret(plan), *(pod.manifest() for pod in missing)) if made else (),
+        apply=_applied(observed, wanted, made),
+        create=(plan.secret.manifest(), *(pod.manifest() for pod in missing)) if made else (),
         master=None if master is None else master.manifest(),
         remove=(*_going(observed, old), *_removals(unwanted)),
         notes=(*notes_between(status, next_), *_notes_of(made, status.attempt)),
@@ -179,23 +178,11 @@ def _notes_of(made: Sequence[Pod], attempt: int) -> tuple[Note, ...]:
     return (Note("Normal", "PodsCreated", f"attempt {attempt}: {shown}"),)
 
 
-def _applied(observed: Observed, plan: Plan) -> tuple[Manifest, ...]:
-    """Return the supporting children that are not as they should be. The Secret is made once, with the pods."""
-    manifests = [stamped(item.manifest()) for item in plan.supporting if not isinstance(item, Secret)]
-    return tuple(manifest for manifest in manifests if not _is_applied(observed, manifest))
-
-
-def _is_applied(observed: Observed, manifest: Manifest) -> bool:
-    metadata = manifest["metadata"]
-    assert isinstance(metadata, dict)
-    annotations = metadata["annotations"]
-    assert isinstance(annotations, dict)
-    key = (str(manifest["kind"]), str(metadata["name"]))
-    return observed.applied.get(key) == annotations[ANNOTATION_APPLIED_HASH]
-
-
-def _secret(plan: Plan) -> Manifest:
-    return next(item.manifest() for item in plan.supporting if isinstance(item, Secret))
+def _applied(observed: Observed, wanted: Wanted, made: Sequence[Pod]) -> tuple[Manifest, ...]:
+    """Return the children that are no pods and not as they should be; followers only once every pod has a node."""
+    placed = not made and all(pod.scheduled for pod in observed.pods if pod.role != "rollout")
+    due = (*wanted.groundwork, *wanted.followers) if placed else wanted.groundwork
+    return tuple(item.manifest for item in due if observed.applied.get((item.kind, item.name)) != item.hash)
 
 
 def _situation(observed: Observed, old: Sequence[PodView], delay: float, strangers: Sequence[str]) -> Situation:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self
 
 from tandem_api.job import RLJob
 from tandem_api.job.status import RLJobStatus
 from tandem_api.registry import Progress
 from tandem_operator.plan.job import Plan
+from tandem_operator.plan.objects import SupportingObject
+from tandem_operator.plan.revision import applied_hash, stamped
+from tandem_operator.reconcile.decision import Manifest
 from tandem_operator.reconcile.pods import PodView
 
 
@@ -35,6 +39,22 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Stamped:
+    """A child that is no pod, as it would be applied: worked out once, compared at every look."""
+
+    kind: str
+    name: str
+    hash: str
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, item: SupportingObject) -> Self:
+        """Return an object with the hash that it carries as an annotation."""
+        manifest = item.manifest()
+        return cls(item.kind, item.metadata.name, applied_hash(manifest), stamped(manifest))
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What the planner makes of the job's spec at the present attempt; None where it refuses the spec."""
 
@@ -42,3 +62,7 @@ class Wanted:
     spec_hash: str
     problem: str | None
     """Why the planner refuses the spec: `spec.field: problem; fix`."""
+    groundwork: tuple[Stamped, ...] = ()
+    """What is applied before the pods are made; the Secret is not: it is made once, with them."""
+    followers: tuple[Stamped, ...] = ()
+    """What is applied once all pods have nodes."""

@@ -12,8 +12,9 @@ from tandem_api.problems import InvalidJob, parse_job
 from tandem_api.resource import Resource
 from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.job import Surroundings, plan_job
+from tandem_operator.plan.objects import Secret
 from tandem_operator.plan.revision import spec_hash
-from tandem_operator.reconcile.observed import Wanted
+from tandem_operator.reconcile.observed import Stamped, Wanted
 
 Body = dict[str, Any]
 
@@ -90,9 +91,16 @@ def _wanted(job: RLJob, attempt: int, place: Place) -> Wanted:
         monitoring_namespaces=place.monitoring_namespaces,
     )
     try:
-        return Wanted(plan_job(job, surroundings), spec_hash(job), None)
+        plan = plan_job(job, surroundings)
     except SpecError as error:
         return Wanted(None, "", str(error))
+    return Wanted(
+        plan=plan,
+        spec_hash=spec_hash(job),
+        problem=None,
+        groundwork=tuple(Stamped.of(item) for item in plan.groundwork if not isinstance(item, Secret)),
+        followers=tuple(Stamped.of(item) for item in plan.followers),
+    )
 
 
 def _understood(document: Body) -> Body:

@@ -1,6 +1,10 @@
 """Carrying out a decision: what is written to the API server, in which order."""
 
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tandem_api.job import RLJob
 from tandem_operator.kube.cache import ChildCache
@@ -15,8 +19,10 @@ from tandem_operator.kube.errors import (
 from tandem_operator.kube.manifest import Manifest, name_of
 from tandem_operator.kube.recorder import EventRecorder, ObjectReference
 from tandem_operator.kube.resources import POD, RESOURCE_CLAIM_TEMPLATE, RLJOB, kind_of
-from tandem_operator.reconcile.decision import Decision, Note
+from tandem_operator.reconcile.decision import Decision, Note, Removal
 from tandem_operator.reconcile.record import JobRecord
+
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +55,27 @@ async def change_children(cluster: Cluster, job: RLJob, decision: Decision) -> b
 
     A pod that exists unknown to the cache ends it: until it has been seen nobody knows whose it is.
     """
-    for removal in decision.remove:
-        try:
-            await cluster.client.delete(POD, job.metadata.namespace, removal.name, uid=removal.uid)
-        except (NotFoundError, ConflictError):  # it has gone, or another one has come in its place: look again
-            continue
-    for manifest in decision.apply:
-        cluster.cache.remember(await _apply(cluster, job, dict(manifest)))
-    for manifest in (*decision.create, *(() if decision.master is None else (decision.master,))):
-        if not await _create(cluster, dict(manifest)):
+    await _all(_remove(cluster, job, removal) for removal in decision.remove)
+    await _all(_apply(cluster, job, dict(manifest)) for manifest in decision.apply)
+    for manifests in (decision.create[:1], decision.create[1:], () if decision.master is None else (decision.master,)):
+        if not all(await _all(_create(cluster, dict(manifest)) for manifest in manifests)):
             return False
     return True
+
+
+async def _all(steps: Iterable[Coroutine[None, None, Done]]) -> list[Done]:
+    """Take steps side by side, end all of them, and return what they gave or raise what the first one met."""
+    answers = await asyncio.gather(*steps, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def _remove(cluster: Cluster, job: RLJob, removal: Removal) -> None:
+    """Ask a pod to go; if it has gone, or another one has come in its place, the next look sees it."""
+    with suppress(NotFoundError, ConflictError):
+        await cluster.client.delete(POD, job.metadata.namespace, removal.name, uid=removal.uid)
 
 
 async def delete_job(cluster: Cluster, record: JobRecord) -> None:
@@ -79,8 +95,8 @@ def tell(cluster: Cluster, record: JobRecord, notes: tuple[Note, ...]) -> None:
         cluster.recorder.record(about, note.type, note.reason, note.message)
 
 
-async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> Manifest:
-    """Apply one child and return it as stored.
+async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> None:
+    """Apply one child.
 
     One that the cache does not know is not taken by force: somebody else's object of that name is a NameTakenError. The
     spec of a ResourceClaimTemplate cannot be changed, so it is made anew; claims that came from it stay as they are.
@@ -88,7 +104,7 @@ async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> Manifest:
     kind, name, namespace = kind_of(manifest), name_of(manifest), job.metadata.namespace
     known = cluster.cache.child(namespace, job.metadata.name, kind, name) is not None
     try:
-        return await cluster.client.apply(manifest, force=known)
+        applied = await cluster.client.apply(manifest, force=known)
     except ConflictError as error:
         text = f"{kind.kind} {name} exists and belongs to somebody else; rename the job, or remove that object"
         raise NameTakenError(error.status, "NameTaken", text) from None
@@ -96,7 +112,8 @@ async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> Manifest:
         if kind is not RESOURCE_CLAIM_TEMPLATE or not known:
             raise
         await cluster.client.delete(kind, namespace, name)
-        return await cluster.client.apply(manifest)
+        applied = await cluster.client.apply(manifest)
+    cluster.cache.remember(applied)
 
 
 async def _create(cluster: Cluster, manifest: Manifest) -> bool:

@@ -34,7 +34,7 @@ def test_the_end_is_told_by_one_event() -> None:
 
     finish_all(settle(operator))
 
-    assert operator.world.reasons()[3:] == ["Completed"]
+    assert operator.world.reasons()[2:] == ["Completed"]
 
 
 def test_a_master_that_runs_beside_a_container_of_its_user_completes_the_job() -> None:
@@ -100,7 +100,7 @@ def test_a_job_fails_when_its_restarts_are_used_up() -> None:
     cause = "math-8b-hybrid-0: container trainer ended with exit code 7 (Error)"
     told = f"spec.failurePolicy.maxRestarts: 0 restarts are used up; the last cause: {cause}"
     assert operator.world.condition("Failed") == ("True", "MaxRestartsExceeded", told)
-    assert operator.world.reasons()[3:] == ["MaxRestartsExceeded"]
+    assert operator.world.reasons()[2:] == ["MaxRestartsExceeded"]
     assert operator.world.status.restarts == 0
 
 

@@ -34,7 +34,7 @@ def test_a_restart_is_told_with_its_cause() -> None:
 
     cause = f"{FIRST}: container rollout ended with exit code 137 (OOMKilled)"
     assert operator.world.condition("Progressing") == ("False", "Restarting", cause)
-    assert operator.world.events[3:] == [("Restarting", cause)]
+    assert operator.world.events[2:] == [("Restarting", cause)]
     assert operator.world.status.phase == "Restarting"
 
 
@@ -95,7 +95,7 @@ def test_a_second_failure_while_a_restart_waits_is_told_too() -> None:
 
     settle(operator)
 
-    assert operator.world.reasons()[3:] == ["Restarting", "Restarting"]
+    assert operator.world.reasons()[2:] == ["Restarting", "Restarting"]
     assert operator.world.status.restarts == 2
 
 

@@ -18,7 +18,7 @@ from tandem_operator.reconcile.funnel import SUPPORTING_KINDS, Funnels
 from tandem_operator.reconcile.record import Place
 from tandem_operator.reconcile.steps import Cluster
 from tests.tandem_operator.kube.conftest import QUICK, write_kubeconfig
-from tests.tandem_operator.kube.fake_api import FakeApi
+from tests.tandem_operator.kube.fake_api import FakeApi, Fault
 from tests.tandem_operator.kube.waiting import eventually
 from tests.tandem_operator.reconcile.world import World
 
@@ -101,6 +101,16 @@ async def test_the_master_is_not_made_while_a_pod_of_a_members_name_is_unknown(s
     await eventually(stage.told, "a status")
 
     assert stage.created() == ALL_PODS[:2]
+    assert stage.told()["PodsScheduled"] == "PodsMissing"
+
+
+async def test_a_child_that_is_refused_does_not_keep_the_status_from_people(stage: Stage) -> None:
+    stage.api.faults.append(Fault(status=422, method="PATCH"))
+    stage.hand_over()
+
+    await eventually(stage.told, "a status")
+
+    assert stage.created() == []
     assert stage.told()["PodsScheduled"] == "PodsMissing"
 
 

@@ -13,9 +13,33 @@ def test_a_new_job_gets_its_children_first_then_its_members_and_the_master_last(
     world = settle(Operator(World.with_job())).world
 
     kinds = [write.split(" ")[0] for write in world.writes]
-    assert kinds[:5] == ["apply"] * 5
+    assert kinds[:3] == ["apply"] * 3
     assert world.made[0] == ["math-8b-hybrid-0", "math-8b-hybrid-1", "math-8b-master"]
     assert world.reasons() == ["PodsCreated"]
+
+
+def test_names_in_dns_and_the_budget_for_drains_come_once_every_pod_has_a_node() -> None:
+    operator = settle(Operator(World.with_job()))
+    early = set(operator.world.applied)
+
+    for name in list(operator.world.pods):
+        assert set(operator.world.applied) == early
+        operator.world.schedule(name)
+        settle(operator)
+
+    assert set(operator.world.applied) - early == {("Service", "math-8b"), ("PodDisruptionBudget", "math-8b")}
+
+
+def test_that_pods_which_no_node_took_have_nodes_now_is_told() -> None:
+    operator = settle(Operator(World.with_job()))
+    operator.world.refuse_node("math-8b-hybrid-0", "0/3 nodes: 1 cannot allocate all claims")
+    settle(operator)
+
+    for name in list(operator.world.pods):
+        operator.world.schedule(name)
+    settle(operator)
+
+    assert operator.world.reasons() == ["PodsCreated", "Unschedulable", "AllScheduled"]
 
 
 def test_a_new_job_says_every_condition_on_the_first_visit() -> None:
@@ -145,7 +169,7 @@ def test_each_event_is_told_once() -> None:
 
     settle(Operator(operator.world))
 
-    assert operator.world.reasons() == ["PodsCreated", "AllScheduled", "EnginesRegistered"]
+    assert operator.world.reasons() == ["PodsCreated", "EnginesRegistered"]
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:

@@ -49,7 +49,7 @@ def test_a_suspension_is_one_more_attempt_and_no_restart() -> None:
 def test_a_suspension_is_told_twice_when_it_begins_and_when_it_is_done() -> None:
     world = suspended().world
 
-    assert world.reasons()[3:] == ["Suspending", "Suspended"]
+    assert world.reasons()[2:] == ["Suspending", "Suspended"]
 
 
 def test_a_job_that_was_made_suspended_gets_no_pod_and_stays_at_its_first_attempt() -> None:
