@@ -65,9 +65,10 @@ class Access:
 
 def define(ground: Access, definitions: Sequence[Path]) -> None:
     """Apply CRDs and wait until the API server serves their objects; raise KubectlError."""
-    for definition in definitions:
-        ground.kubectl("apply", "--server-side", "-f", str(definition))
-        ground.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(definition))
+    files = [f"--filename={definition}" for definition in definitions]
+    if files:
+        ground.kubectl("apply", "--server-side", *files)
+        ground.kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
 
 
 def write_kubeconfig(path: Path, url: str, ca_file: Path, token: str) -> None:

@@ -14,6 +14,8 @@ from tests.tandem_checkpoint.etcd_process import free_address
 START_SECONDS = 120.0
 SERVICES = "198.18.0.0/24"
 """A network set aside for measurements (RFC 2544); nothing routes to it."""
+NO_PODS = (f"--controllers={','.join(commands.DEPENDENT_CONTROLLERS)}", *commands.POD_GROUPS)
+"""Flags of the controllers where pods never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class ApiServer(Access):
 
 @contextmanager
 def run_api_server(
-    folder: Path, programs: Mapping[str, Path], definitions: Sequence[Path] = (), extra: Sequence[str] = ()
+    folder: Path,
+    programs: Mapping[str, Path],
+    definitions: Sequence[Path] = (),
+    controllers: Sequence[str] = NO_PODS,
 ) -> Iterator[ApiServer]:
     """Run it with the definitions (CRDs) applied; afterwards nothing of it is left but `folder`. Raise ProgramError.
 
@@ -46,7 +51,7 @@ def run_api_server(
         etcd = start("etcd", commands.etcd(programs["etcd"], folder / "etcd", address), logs)
         stack.callback(etcd.kill)
         etcd.until_ready(lambda: listens(address, commands.ETCD_PORT), START_SECONDS)
-        flags = ["--endpoint-reconciler-type=none", f"--cert-dir={folder}", *extra]
+        flags = ["--endpoint-reconciler-type=none", f"--cert-dir={folder}", *commands.POD_GROUPS_API]
         api = start("kube-apiserver", commands.api_server(programs["kube-apiserver"], keys, at, flags), logs)
         stack.callback(api.kill)
         server = ApiServer(
@@ -54,7 +59,6 @@ def run_api_server(
         )
         api.until_ready(server.ready, START_SECONDS)
         define(server, definitions)
-        chosen = [f"--controllers={','.join(commands.DEPENDENT_CONTROLLERS)}"]
-        manager = commands.controllers(programs["kube-controller-manager"], keys, kubeconfig, chosen)
+        manager = commands.controllers(programs["kube-controller-manager"], keys, kubeconfig, controllers)
         stack.callback(start("kube-controller-manager", manager, logs).kill)
         yield server

@@ -17,6 +17,10 @@ DEPENDENT_CONTROLLERS = (
     "serviceaccount-token-controller",
 )
 """Controllers that look after owners, namespaces and service accounts, and leave pods alone."""
+POD_GROUPS = ("--feature-gates=GenericWorkload=true,GangScheduling=true",)
+"""For the API server, the controllers and the scheduler alike: gangs of Kubernetes itself, alpha in 1.36."""
+POD_GROUPS_API = (*POD_GROUPS, "--runtime-config=scheduling.k8s.io/v1alpha2=true")
+"""For the API server: it serves PodGroups too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def controllers(program: Path, keys: ClusterKeys, kubeconfig: Path, extra: Seque
     ]
 
 
-def scheduler(program: Path, kubeconfig: Path) -> list[str]:
+def scheduler(program: Path, kubeconfig: Path, extra: Sequence[str] = ()) -> list[str]:
     """Return the command of a scheduler that listens nowhere."""
     return [
         str(program),
@@ -101,4 +105,18 @@ def scheduler(program: Path, kubeconfig: Path) -> list[str]:
         "--leader-elect=false",
         "--kube-api-qps=1000",
         "--kube-api-burst=2000",
+        *extra,
+    ]
+
+
+def kwok(program: Path, kubeconfig: Path, stages: Path) -> list[str]:
+    """Return the command of a kwok that listens nowhere: nodes and pods go through the stages, and nothing runs."""
+    return [
+        str(program),
+        f"--config={stages}",
+        f"--kubeconfig={kubeconfig}",
+        "--manage-all-nodes=true",
+        "--node-lease-duration-seconds=0",
+        "--cidr=10.245.0.1/16",
+        "--node-ip=10.246.0.1",
     ]

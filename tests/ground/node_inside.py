@@ -121,7 +121,7 @@ def start_control_plane(settings: NodeSettings) -> dict[int, Running]:
     configuration = settings.folder / "etc" / "containerd.toml"
     containerd = start("containerd", [programs["containerd"], "--config", configuration], settings.logs)
     etcd.until_ready(lambda: listens(at.etcd, commands.ETCD_PORT), READY_SECONDS)
-    flags = ["--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP"]
+    flags = ["--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP", *commands.POD_GROUPS_API]
     api = start("kube-apiserver", commands.api_server(programs["kube-apiserver"], keys, at, flags), settings.logs)
     containerd.until_ready(lambda: Path(CONTAINERD_SOCKET).is_socket(), READY_SECONDS)
     archive = ("images", "import", "--local", "--snapshotter", "native", settings.archive)
@@ -139,6 +139,7 @@ def start_node(settings: NodeSettings) -> dict[int, Running]:
         f"--cluster-signing-cert-file={keys.ca_certificate}",
         f"--cluster-signing-key-file={keys.ca_key}",
         f"--service-cluster-ip-range={settings.network.services}",
+        *commands.POD_GROUPS,
     ]
     kubelet: list[str | Path] = [
         programs["kubelet"],
@@ -149,11 +150,12 @@ def start_node(settings: NodeSettings) -> dict[int, Running]:
         "--root-dir=/var/lib/kubelet",
     ]
     manager = commands.controllers(programs["kube-controller-manager"], keys, kubeconfig, signing)
+    scheduler = commands.scheduler(programs["kube-scheduler"], kubeconfig, commands.POD_GROUPS)
     gpus: list[str | Path] = ["-kubeconfig", kubeconfig, "-driver", GPU_DRIVER, "-node", NODE_NAME, "-cdi", CDI_FOLDER]
     started = [
         start("kubelet", kubelet, settings.logs),
         start("kube-controller-manager", manager, settings.logs),
-        start("kube-scheduler", commands.scheduler(programs["kube-scheduler"], kubeconfig), settings.logs),
+        start("kube-scheduler", scheduler, settings.logs),
         start("kube-proxy", [programs["kube-proxy"], f"--config={etc / 'kube-proxy.json'}"], settings.logs),
         start("coredns", [programs["coredns"], "-conf", etc / "Corefile"], settings.logs),
     ]

@@ -65,7 +65,7 @@ def test_a_full_disk_is_called_a_full_disk(tmp_path: Path) -> None:
     result = build(tmp_path, "node", GO=go)
 
     assert result.returncode == 1
-    assert "kube: the disk is full; free about 8 GB" in result.stderr.splitlines()[-1]
+    assert "kube: the disk is full; free about 12 GB" in result.stderr.splitlines()[-1]
 
 
 def test_what_is_not_built_is_named_with_the_command_that_builds_it(tmp_path: Path) -> None:
@@ -92,4 +92,6 @@ def test_an_unknown_group_is_answered_with_the_known_ones(tmp_path: Path) -> Non
     result = build(tmp_path, "everything")
 
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].endswith("everything: no such group; name one of api-server, node, bench")
+    assert result.stderr.splitlines()[-1].endswith(
+        "everything: no such group; name one of api-server, node, bench, queues"
+    )
