@@ -202,6 +202,7 @@ def _version() -> Schema:
             "scale": {
                 "specReplicasPath": ".spec.rollout.elastic.replicas",
                 "statusReplicasPath": ".status.elastic.ready",
+                "labelSelectorPath": ".status.elastic.selector",
             },
         },
         "schema": {"openAPIV3Schema": _root_schema()},

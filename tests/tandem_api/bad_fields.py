@@ -256,7 +256,18 @@ FIELDS = (
         "is missing; add it",
         "Required value",
     ),
-    bad("scheduling: {gang: Volcano}", "scheduling.gang", 'is "Volcano"; use None', 'supported values: "None"'),
+    bad(
+        "scheduling: {gang: Yunikorn}",
+        "scheduling.gang",
+        'is "Yunikorn"; use None, Native or Volcano',
+        'supported values: "None", "Native", "Volcano"',
+    ),
+    bad(
+        "scheduling: {queueName: The Queue}",
+        "scheduling.queueName",
+        'is "The Queue"; use lower-case letters, digits, - and ., beginning and ending with a letter or a digit',
+        "should match",
+    ),
     bad(
         "scheduling: {priorityClassName: Very High}",
         "scheduling.priorityClassName",
@@ -283,9 +294,9 @@ FIELDS = (
 UNKNOWN = (
     bad("recpie: {}", "recpie", "unknown field; did you mean spec.recipe?", "unknown field"),
     bad(
-        "scheduling: {queueName: research}",
-        "scheduling.queueName",
-        "unknown field; use one of gang, priorityClassName, topologyKey",
+        "scheduling: {queue: research}",
+        "scheduling.queue",
+        "unknown field; did you mean spec.scheduling.queueName?",
         "unknown field",
     ),
     bad("data: {train: [{name: a, path: a}], evaluation: []}", "data.evaluation", "unknown field; use one of train",

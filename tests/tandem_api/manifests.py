@@ -75,12 +75,20 @@ GOOD = (
     "failurePolicy: {rules: [{match: {reason: NodeLost}, action: ReplacePod}]}",
     "failurePolicy: {rules: [{match: {reason: OOMKilled}, action: RestartContainer}]}",
     "scheduling: {gang: None, priorityClassName: high, topologyKey: topology.kubernetes.io/rack}",
+    "scheduling: {gang: Native, queueName: research}",
+    "{scheduling: {gang: Volcano, queueName: research}, rollout: {elastic: {replicas: 2}}}",
+    "{scheduling: {queueName: research}, rollout: {elastic: {replicas: 2, maxReplicas: 4}}}",
     "{suspend: true, activeDeadlineSeconds: 1, ttlSecondsAfterFinished: 0}",
     "podTemplate: {metadata: {labels: {team: math}}, spec: {tolerations: [{key: nvidia.com/gpu, operator: Exists}]}}",
 )
 """What both judges accept: every relation at its edge, and numbers without a point where a number may have one."""
 
 RELATIONS = (
+    bad(
+        "{scheduling: {queueName: research}, rollout: {elastic: {replicas: 1}}}",
+        "rollout.elastic.maxReplicas",
+        "is what scheduling.queueName reserves room for; set it to the most rollout-only pods there shall be",
+    ),
     bad(
         "policy: {model: {}}", "policy.model", "wants exactly one of path and huggingFace; write one, remove the other"
     ),

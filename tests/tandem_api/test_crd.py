@@ -80,10 +80,12 @@ def test_status_and_scale_are_subresources_of_fields_that_exist() -> None:
         "scale": {
             "specReplicasPath": ".spec.rollout.elastic.replicas",
             "statusReplicasPath": ".status.elastic.ready",
+            "labelSelectorPath": ".status.elastic.selector",
         },
     }
     assert at("spec.rollout.elastic.replicas")["type"] == "integer"
     assert at("status.elastic.ready")["type"] == "integer"
+    assert at("status.elastic.selector")["type"] == "string"
 
 
 def test_kubectl_get_shows_columns_of_fields_that_exist() -> None:

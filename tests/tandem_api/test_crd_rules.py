@@ -304,6 +304,19 @@ def test_kubectl_scale_writes_the_elastic_replicas_within_their_bounds(api_serve
         api_server.kubectl(*scale, "--replicas=5")
 
 
+def test_the_scale_of_a_job_tells_how_many_elastic_pods_are_ready_and_by_which_labels_they_are_found(
+    api_server: Access, judge: Judge
+) -> None:
+    selector = "tandem.dev/job=running,tandem.dev/role=rollout"
+    patch = json.dumps({"status": {"elastic": {"ready": 1, "desired": 2, "selector": selector}}})
+    where = ("running", "-n", judge.namespace)
+    api_server.kubectl("patch", "rlj", *where, "--subresource=status", "--type=merge", "-p", patch)
+
+    scale = json.loads(api_server.kubectl("get", "rlj", *where, "--subresource=scale", "-o", "json"))
+
+    assert scale["status"] == {"replicas": 1, "selector": selector}
+
+
 def test_a_status_with_an_unknown_condition_is_refused(api_server: Access, judge: Judge) -> None:
     conditions = [{"type": "Happy", "status": "True", "reason": "Sunny", "message": "it is"}]
     patch = json.dumps({"status": {"conditions": conditions}})

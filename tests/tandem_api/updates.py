@@ -42,6 +42,8 @@ WHILE_SUSPENDED_ONLY = (
     ("checkpoints: {everyIterations: 1}", "checkpoints"),
     ("checkpoints: {keepLast: 1}", "checkpoints"),
     ("scheduling: {topologyKey: kubernetes.io/hostname}", "scheduling"),
+    ("scheduling: {gang: Native}", "scheduling"),
+    ("scheduling: {queueName: other}", "scheduling"),
     ("podTemplate: {spec: {nodeSelector: {pool: b}}}", "podTemplate"),
     ("podTemplate: {spec: {nodeSelector: null, tolerations: []}}", "podTemplate"),
     ("podTemplate: {metadata: {labels: {team: math}}}", "podTemplate"),

@@ -5,16 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cluster.operator_process import OperatorProcess
-from tests.ground.access import KubectlError, until, write_kubeconfig
+from tests.ground.access import KubectlError, until
 from tests.ground.api_server import ApiServer
+from tests.tandem_operator.rights import ACCOUNT, grant_rights, kubeconfig_with_rights
 
 pytestmark = [pytest.mark.api_server, pytest.mark.etcd]
 
-DEPLOY = Path(__file__).parents[2] / "operator" / "deploy" / "operator.yaml"
-ACCOUNT = "system:serviceaccount:tandem-system:tandem-operator"
 CHILDREN = {
     "ServiceAccount",
     "ConfigMap",
@@ -53,22 +51,10 @@ FORBIDDEN = (
 )
 
 
-@pytest.fixture(scope="module")
-def account(api_server: ApiServer) -> str:
-    """The operator's ServiceAccount with its rights; returns a token of it."""
-    manifests = [item for item in yaml.safe_load_all(DEPLOY.read_text()) if item["kind"] != "Deployment"]
-    api_server.apply(*manifests)
-    return api_server.kubectl("create", "token", "tandem-operator", "-n", "tandem-system").strip()
-
-
 @pytest.fixture
-def replica(
-    api_server: ApiServer, api_namespace: str, account: str, etcd_endpoint: str, tmp_path: Path
-) -> Iterator[OperatorProcess]:
+def replica(api_server: ApiServer, api_namespace: str, etcd_endpoint: str, tmp_path: Path) -> Iterator[OperatorProcess]:
     """An operator that has the rights of its ServiceAccount, for the namespace of the test."""
-    kubeconfig = tmp_path / "kubeconfig"
-    write_kubeconfig(kubeconfig, api_server.url, api_server.ca_file, account)
-    log = tmp_path / "operator.log"
+    kubeconfig, log = kubeconfig_with_rights(api_server, tmp_path), tmp_path / "operator.log"
     process = OperatorProcess(
         kubeconfig, etcd_endpoint, log, ("--lease-namespace=tandem-system", f"--namespace={api_namespace}")
     )
@@ -159,6 +145,8 @@ def test_devices_that_change_while_the_job_is_suspended_make_its_claim_template_
 
 
 @pytest.mark.parametrize(("verb", "resource"), FORBIDDEN)
-def test_what_it_does_not_need_it_may_not_do(api_server: ApiServer, account: str, verb: str, resource: str) -> None:
+def test_what_it_does_not_need_it_may_not_do(api_server: ApiServer, verb: str, resource: str) -> None:
+    grant_rights(api_server)
+
     with pytest.raises(KubectlError):
         api_server.kubectl("auth", "can-i", verb, *resource.split(), f"--as={ACCOUNT}", "--all-namespaces", "--quiet")

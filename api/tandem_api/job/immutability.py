@@ -15,7 +15,7 @@ KEPT_WHILE_RUNNING = (
     ("recipe", ()),
     ("switch", ()),
     ("checkpoints", ("everyIterations", "keepLast", "keepEvery")),
-    ("scheduling", ("gang", "topologyKey?")),
+    ("scheduling", ("gang", "queueName?", "topologyKey?")),
     ("podTemplate", ()),
 )
 """Sections, and the fields of each; none means the whole section. A ? marks a field that may be absent."""

@@ -51,13 +51,21 @@ class GangProvider(StrEnum):
 
     NONE = "None"
     """Nobody: pods that fit are placed and wait for the others."""
+    NATIVE = "Native"
+    """Kubernetes' own scheduler, by a PodGroup (scheduling.k8s.io; alpha in 1.36, where it must be switched on)."""
+    VOLCANO = "Volcano"
+    """Volcano's scheduler, by its PodGroup."""
 
 
 class SchedulingSpec(Resource):
     """Where the pods run and what they may displace."""
 
     gang: GangProvider = GangProvider.NONE
-    """Who places all pods or none."""
+    """Who places all pods or none: master and hybrid pods; rollout-only pods come and go as they fit. A cluster that
+    does not have it places them one by one, and an event says so."""
+    queue_name: ObjectName | None = None
+    """Queue that the job waits in for its turn: a LocalQueue of Kueue in the job's namespace; with gang Volcano a queue
+    of Volcano. In a cluster without Kueue the job runs at once, and condition Admitted says so."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of all pods."""
     topology_key: QualifiedName | None = None

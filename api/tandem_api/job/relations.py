@@ -3,7 +3,8 @@
 from typing import Final
 
 from tandem_api.invariant import Invariant
-from tandem_api.job.pods import GPU_RESOURCE, MAX_DEVICES_PER_CLAIM, GpuSharing
+from tandem_api.job.operations import GangProvider
+from tandem_api.job.pods import GPU_RESOURCE, MAX_DEVICES_PER_CLAIM, MAX_PODS, GpuSharing
 from tandem_api.job.recipe import TOKEN_BUDGET
 
 REWARDS: Final = Invariant(
@@ -76,7 +77,21 @@ def _adapters(side: str) -> Invariant:
     )
 
 
+QUEUE_ROOM: Final = Invariant(
+    field="rollout.elastic.maxReplicas",
+    cel="!has(self.scheduling.queueName) || self.scheduling.gang == 'Volcano' || self.rollout.elastic.replicas == 0"
+    f" || self.rollout.elastic.maxReplicas < {MAX_PODS}",
+    holds=lambda spec: (
+        spec.scheduling.queue_name is None
+        or spec.scheduling.gang is GangProvider.VOLCANO
+        or spec.rollout.elastic.replicas == 0
+        or spec.rollout.elastic.max_replicas < MAX_PODS
+    ),
+    message="is what scheduling.queueName reserves room for; set it to the most rollout-only pods there shall be",
+)
+
 SPEC_INVARIANTS: Final = (
+    QUEUE_ROOM,
     REWARDS,
     TRAINER_RANKS,
     SERVERS,

@@ -34,7 +34,7 @@ class ConditionType(StrEnum):
     """What conditions tell; each is there from the operator's first visit."""
 
     ADMITTED = "Admitted"
-    """The job may have pods: it is valid, not suspended and not over."""
+    """The job may have pods: it is valid, not suspended, not over, and its queue lets it."""
     PODS_SCHEDULED = "PodsScheduled"
     """Every pod has a node."""
     ENGINES_READY = "EnginesReady"
@@ -82,6 +82,13 @@ class Readiness(Resource):
     """Pods that the spec asks for."""
 
 
+class ElasticReadiness(Readiness):
+    """Readiness of the pods that `kubectl scale` adds and removes."""
+
+    selector: Word | None = None
+    """Label selector of these pods, as text: by it an autoscaler finds what it measures."""
+
+
 class SwitchSummary(Resource):
     """One past switch."""
 
@@ -124,7 +131,7 @@ class RLJobStatus(Resource):
     """Sampled tokens over the last Infer phase's duration."""
     hybrid: Readiness | None = None
     """Hybrid pods."""
-    elastic: Readiness | None = None
+    elastic: ElasticReadiness | None = None
     """Rollout-only pods."""
     attempt: int = Field(default=0, ge=0)
     """Number of the present gang: all its pods carry it, and each restart of the gang and each suspension adds 1."""

@@ -76,6 +76,13 @@ class ChildCache:
         """Return one child; None where it is not there, LookupError as `children`."""
         return self._index(kind, namespace).named((namespace, job), name)
 
+    def serves(self, kind: ResourceKind) -> bool:
+        """Return whether the cluster has a kind; LookupError for one that is not watched."""
+        found = [reflector for (watched, _), reflector in self._reflectors.items() if watched == kind]
+        if not found:
+            raise LookupError(f"{kind.plural}: not watched; add them to the cache's kinds")
+        return not any(reflector.is_absent for reflector in found)
+
     def jobs(self) -> frozenset[JobKey]:
         """Return the jobs that have any children."""
         return frozenset().union(*(reflector.index.jobs() for reflector in self._reflectors.values()))

@@ -80,6 +80,11 @@ class Reflector:
         plural = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
         return f"{plural} in {self._selection.namespace or 'all namespaces'}"
 
+    @property
+    def is_absent(self) -> bool:
+        """Return whether the cluster does not serve this kind."""
+        return self._is_absent
+
     def age_seconds(self) -> float:
         """Return the seconds since the API server was last heard of here; 0 for a kind that it does not serve."""
         return 0.0 if self._is_absent else time.monotonic() - self._heard_at

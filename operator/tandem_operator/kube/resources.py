@@ -60,8 +60,11 @@ CUSTOM_RESOURCE_DEFINITION = ResourceKind(
 )
 RLJOB = ResourceKind("tandem.dev", "v1alpha1", "rljobs", "RLJob")
 POD_GROUP = ResourceKind("scheduling.k8s.io", "v1alpha2", "podgroups", "PodGroup")
+POD_GROUP_BETA = ResourceKind("scheduling.k8s.io", "v1beta1", "podgroups", "PodGroup")
+PRIORITY_CLASS = ResourceKind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
 VOLCANO_POD_GROUP = ResourceKind("scheduling.volcano.sh", "v1beta1", "podgroups", "PodGroup")
 KUEUE_WORKLOAD = ResourceKind("kueue.x-k8s.io", "v1beta2", "workloads", "Workload")
+RESOURCE_FLAVOR = ResourceKind("kueue.x-k8s.io", "v1beta2", "resourceflavors", "ResourceFlavor", namespaced=False)
 
 KNOWN = (
     POD,
@@ -82,8 +85,10 @@ KNOWN = (
     CUSTOM_RESOURCE_DEFINITION,
     RLJOB,
     POD_GROUP,
+    PRIORITY_CLASS,
     VOLCANO_POD_GROUP,
     KUEUE_WORKLOAD,
+    RESOURCE_FLAVOR,
 )
 """Every kind that a manifest may name."""
 

@@ -7,17 +7,21 @@ from tandem_operator.plan.account import service_account
 from tandem_operator.plan.claims import claim_templates
 from tandem_operator.plan.configuration import config_map, secret
 from tandem_operator.plan.disruption import disruption_budget
+from tandem_operator.plan.gang import pod_group
+from tandem_operator.plan.kueue import not_admitted, reserved, workload
 from tandem_operator.plan.network import network_policy
 from tandem_operator.plan.objects import (
     ConfigMap,
     NetworkPolicy,
     Pod,
     PodDisruptionBudget,
+    PodGroup,
     ResourceClaimTemplate,
     Secret,
     Service,
     ServiceAccount,
     SupportingObject,
+    Workload,
 )
 from tandem_operator.plan.pods import pods
 from tandem_operator.plan.services import headless_service
@@ -39,6 +43,10 @@ class Plan:
     network_policy: NetworkPolicy
     disruption_budget: PodDisruptionBudget
     claim_templates: tuple[ResourceClaimTemplate, ...]
+    pod_group: PodGroup | None
+    """None where no gang is asked for, or where the cluster serves none."""
+    workload: Workload | None
+    """What is asked of the queue before anything else is made; None where none is."""
     pods: tuple[Pod, ...]
     """Master first, then hybrid pods by ordinal, then rollout-only pods by ordinal."""
 
@@ -56,7 +64,8 @@ class Plan:
     def groundwork(self) -> tuple[SupportingObject, ...]:
         """Return what there must be before the pods: what they name, and who may connect to them."""
         accounts = () if self.service_account is None else (self.service_account,)
-        return (*accounts, self.config_map, self.secret, self.network_policy, *self.claim_templates)
+        groups = () if self.pod_group is None else (self.pod_group,)
+        return (*accounts, self.config_map, self.secret, self.network_policy, *self.claim_templates, *groups)
 
     @property
     def followers(self) -> tuple[SupportingObject, ...]:
@@ -85,6 +94,9 @@ def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:
 
     SpecError names the field of `spec.podTemplate` that no pod can be made with: all else was refused at parsing.
     """
+    template = job.spec.pod_template
+    planned = merged_pods(pods(job, surroundings), template)
+    sample = reserved(job)
     return Plan(
         service_account=service_account(job),
         config_map=config_map(job),
@@ -92,6 +104,8 @@ def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:
         services=(headless_service(job),),
         network_policy=network_policy(job, surroundings),
         disruption_budget=disruption_budget(job),
-        claim_templates=claim_templates(job),
-        pods=merged_pods(pods(job, surroundings), job.spec.pod_template),
+        claim_templates=claim_templates(sample),
+        pod_group=pod_group(job, surroundings, planned),
+        workload=workload(job, surroundings, merged_pods(pods(sample, not_admitted(surroundings)), template)),
+        pods=planned,
     )

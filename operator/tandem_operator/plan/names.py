@@ -52,6 +52,16 @@ def disruption_budget(job: RLJob) -> str:
     return job.metadata.name
 
 
+def pod_group(job: RLJob) -> str:
+    """Return the name of the PodGroup of the job's gang."""
+    return job.metadata.name
+
+
+def workload(job: RLJob) -> str:
+    """Return the name of the Workload that stands for the job in its queue."""
+    return f"rljob-{job.metadata.name}"
+
+
 def config_map(job: RLJob) -> str:
     """Return the name of the ConfigMap that every container reads."""
     return f"{job.metadata.name}-config"
@@ -70,6 +80,11 @@ def claim_template(job: RLJob, role: PodRole) -> str:
 def selector(job: RLJob) -> dict[str, str]:
     """Return the labels by which all pods of the job are found."""
     return {LABEL_JOB: job.metadata.name}
+
+
+def role_selector(job: RLJob, role: PodRole) -> str:
+    """Return the label selector, as text, of the job's pods of one role."""
+    return ",".join(f"{label}={value}" for label, value in {**selector(job), LABEL_ROLE: role}.items())
 
 
 def labels(job: RLJob) -> dict[str, str]:

@@ -142,6 +142,12 @@ class PodResourceClaim(KubernetesObject):
     resource_claim_template_name: str
 
 
+class SchedulingGroup(KubernetesObject):
+    """The PodGroup that a pod is placed with (scheduling.k8s.io)."""
+
+    pod_group_name: str
+
+
 class PodSpec(KubernetesObject):
     """What runs in a pod."""
 
@@ -160,6 +166,10 @@ class PodSpec(KubernetesObject):
     automount_service_account_token: bool = False
     enable_service_links: bool = False
     """A Service named vllm beside the job would set VLLM_PORT, which vLLM reads as its own."""
+    tolerations: tuple[dict[str, JsonValue], ...] | None = None
+    node_selector: dict[str, str] | None = None
+    scheduler_name: str | None = None
+    scheduling_group: SchedulingGroup | None = None
 
 
 class Pod(KubernetesObject):
@@ -303,7 +313,32 @@ class ResourceClaimTemplate(KubernetesObject):
     spec: dict[str, Any]
 
 
+class PodGroup(KubernetesObject):
+    """Pods that are placed all or none: of scheduling.k8s.io, or of scheduling.volcano.sh."""
+
+    api_version: str
+    kind: Literal["PodGroup"] = "PodGroup"
+    metadata: ObjectMeta
+    spec: dict[str, JsonValue]
+
+
+class Workload(KubernetesObject):
+    """What a job asks of a queue (kueue.x-k8s.io/v1beta2)."""
+
+    api_version: Literal["kueue.x-k8s.io/v1beta2"] = "kueue.x-k8s.io/v1beta2"
+    kind: Literal["Workload"] = "Workload"
+    metadata: ObjectMeta
+    spec: dict[str, JsonValue]
+
+
 SupportingObject = (
-    ServiceAccount | ConfigMap | Secret | Service | NetworkPolicy | PodDisruptionBudget | ResourceClaimTemplate
+    ServiceAccount
+    | ConfigMap
+    | Secret
+    | Service
+    | NetworkPolicy
+    | PodDisruptionBudget
+    | ResourceClaimTemplate
+    | PodGroup
 )
 """What pods need around them."""

@@ -4,8 +4,11 @@ from pydantic import JsonValue
 
 from tandem_api.job import RLJob
 from tandem_operator.plan import names
+from tandem_operator.plan.gang import in_gang
+from tandem_operator.plan.kueue import assigned
 from tandem_operator.plan.names import PodRole
 from tandem_operator.plan.objects import LabelRequirement, LabelSelector, PodSpec
+from tandem_operator.plan.surroundings import Surroundings
 
 ANNOTATION_NETWORKS = "k8s.v1.cni.cncf.io/networks"
 """By which a pod asks for secondary networks (Kubernetes Network Plumbing Working Group, multi-network standard)."""
@@ -15,12 +18,12 @@ MOST_WANTED = 100
 """Largest weight of a preference."""
 
 
-def placed(job: RLJob, role: PodRole, spec: PodSpec) -> PodSpec:
-    """Return the pod spec with its priority, and for a pod with engines its neighbours and its network."""
+def placed(job: RLJob, surroundings: Surroundings, role: PodRole, spec: PodSpec) -> PodSpec:
+    """Return the pod spec with priority, gang and the nodes of its queue; with engines, neighbours and network too."""
     placement: dict[str, object] = {"priority_class_name": job.spec.scheduling.priority_class_name}
     if role in ROLES_WITH_ENGINES:
         placement |= {"affinity": _affinity(job)} | _host_network(job)
-    return spec.model_copy(update=placement)
+    return in_gang(job, surroundings, role, assigned(surroundings, role, spec.model_copy(update=placement)))
 
 
 def network_annotations(job: RLJob, role: PodRole) -> dict[str, str]:

@@ -7,6 +7,7 @@ from tandem_api.job import RLJob
 from tandem_operator.plan import claims, names
 from tandem_operator.plan.account import names_account
 from tandem_operator.plan.claims import DeviceAccess
+from tandem_operator.plan.gang import gang_annotations
 from tandem_operator.plan.names import PodRole
 from tandem_operator.plan.objects import Container, ContainerPort, EnvVar, Pod, PodSpec
 from tandem_operator.plan.placement import network_annotations, placed
@@ -37,12 +38,11 @@ LOCKED_DOWN: dict[str, JsonValue] = {
 
 def pods(job: RLJob, surroundings: Surroundings) -> tuple[Pod, ...]:
     """Return all pods of the job: the master, then hybrid pods, then rollout-only pods, each by ordinal."""
-    revision = {ANNOTATION_SPEC_HASH: spec_hash(job), ANNOTATION_ATTEMPT: str(surroundings.attempt)}
     hybrid, rollout_only = _hybrid(job, surroundings), _rollout_only(job, surroundings)
     return (
-        _pod(job, names.master_pod(job), "master", revision, _master(job, surroundings)),
-        *(_pod(job, name, "hybrid", revision, hybrid) for name in names.hybrid_pods(job)),
-        *(_pod(job, name, "rollout", revision, rollout_only) for name in names.rollout_pods(job)),
+        _pod(job, surroundings, names.master_pod(job), "master", _master(job, surroundings)),
+        *(_pod(job, surroundings, name, "hybrid", hybrid) for name in names.hybrid_pods(job)),
+        *(_pod(job, surroundings, name, "rollout", rollout_only) for name in names.rollout_pods(job)),
     )
 
 
@@ -86,17 +86,18 @@ def _rollout_only(job: RLJob, surroundings: Surroundings) -> PodSpec:
     )
 
 
-def _pod(job: RLJob, name: str, role: PodRole, revision: dict[str, str], spec: PodSpec) -> Pod:
+def _pod(job: RLJob, surroundings: Surroundings, name: str, role: PodRole, spec: PodSpec) -> Pod:
     """Return the pod under its name, which is also its name in DNS below the job's Service."""
     identity = {
         "hostname": name,
         "subdomain": names.service(job),
         "service_account_name": None if names_account(job) else names.service_account(job),
     }
-    annotations = {**network_annotations(job, role), **revision}
+    revision = {ANNOTATION_SPEC_HASH: spec_hash(job), ANNOTATION_ATTEMPT: str(surroundings.attempt)}
+    annotations = {**network_annotations(job, role), **gang_annotations(job, surroundings, role), **revision}
     return Pod(
         metadata=names.metadata(job, name, role).model_copy(update={"annotations": annotations}),
-        spec=placed(job, role, spec.model_copy(update=identity)),
+        spec=placed(job, surroundings, role, spec.model_copy(update=identity)),
     )
 
 

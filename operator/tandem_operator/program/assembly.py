@@ -2,15 +2,20 @@
 
 from tandem_api.registry import Progress
 from tandem_operator.kube.cache import WatchedKind
-from tandem_operator.kube.resources import POD
-from tandem_operator.kube.slim import slim_metadata, slim_pod
+from tandem_operator.kube.resources import KUEUE_WORKLOAD, POD
+from tandem_operator.kube.slim import slim_metadata, slim_pod, slim_status
 from tandem_operator.program.leader import Assembly, FunnelRunner, Parts
 from tandem_operator.program.logs import about
-from tandem_operator.reconcile.funnel import SUPPORTING_KINDS, Funnels, Hooks
+from tandem_operator.reconcile.funnel import POD_GROUP_KINDS, SUPPORTING_KINDS, Funnels, Hooks
 from tandem_operator.reconcile.record import Place
 from tandem_operator.reconcile.steps import Cluster
 
-WATCHED = (WatchedKind(POD, slim_pod), *(WatchedKind(kind, slim_metadata) for kind in SUPPORTING_KINDS))
+WATCHED = (
+    WatchedKind(POD, slim_pod),
+    *(WatchedKind(kind, slim_metadata) for kind in SUPPORTING_KINDS),
+    *(WatchedKind(kind, slim_metadata, optional=True) for kind in POD_GROUP_KINDS),
+    WatchedKind(KUEUE_WORKLOAD, slim_status, optional=True),
+)
 
 
 def assemble() -> Assembly:

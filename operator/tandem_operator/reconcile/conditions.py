@@ -7,8 +7,9 @@ from math import isfinite
 from statistics import median
 from typing import Any, Literal
 
-from tandem_api.job.status import Condition, ConditionType, Readiness, RewardStatus, RLJobStatus
+from tandem_api.job.status import Condition, ConditionType, ElasticReadiness, Readiness, RewardStatus, RLJobStatus
 from tandem_api.registry import Progress
+from tandem_operator.plan.names import role_selector
 from tandem_operator.reconcile.decision import Note
 from tandem_operator.reconcile.failures import is_stuck, remembered
 from tandem_operator.reconcile.observed import Observed
@@ -29,14 +30,19 @@ WARNINGS = frozenset(
         "NameTaken",
         "InvalidSpec",
         "Restarting",
+        "Evicted",
+        "Evicting",
+        "QueueAbsent",
         "FailurePolicy",
         "MaxRestartsExceeded",
         "DeadlineExceeded",
     }
 )
 """Reasons whose events are warnings."""
-NEWS_OF_PROGRESS = frozenset({"Restarting", "InvalidSpec", "NameTaken", "Suspending"})
+NEWS_OF_PROGRESS = frozenset({"Restarting", "InvalidSpec", "NameTaken", "Suspending", "Evicting"})
 """Reasons of Progressing that are told by an event; other progress is told by the status."""
+NEWS_OF_ADMISSION = frozenset({"Queued", "Admitted", "Evicted", "QueueAbsent"})
+"""Reasons of Admitted that are told by an event: what a queue says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,11 @@ def next_status(observed: Observed, situation: Situation, **changes: Any) -> RLJ
             "observed_generation": observed.generation,
             "phase": situation.caption,
             "hybrid": Readiness(ready=_num_ready(current, "hybrid"), desired=spec.hybrid.replicas),
-            "elastic": Readiness(ready=_num_ready(current, "rollout"), desired=spec.rollout.elastic.replicas),
+            "elastic": ElasticReadiness(
+                ready=_num_ready(current, "rollout"),
+                desired=spec.rollout.elastic.replicas,
+                selector=role_selector(observed.job, "rollout"),
+            ),
             "conditions": _conditions(observed, situation, current, told.attempt),
         }
     )
@@ -125,7 +135,7 @@ def _is_restart(condition: Condition) -> bool:
 def _worth_telling(condition: Condition) -> bool:
     """Return whether a change into this condition is news."""
     if condition.type is ConditionType.ADMITTED:
-        return False
+        return condition.reason in NEWS_OF_ADMISSION
     if condition.type is ConditionType.PROGRESSING:
         return condition.reason in NEWS_OF_PROGRESS
     return condition.status == "True" or condition.reason in WARNINGS
@@ -156,10 +166,11 @@ def _conditions(
     observed: Observed, situation: Situation, pods: Sequence[PodView], attempt: int
 ) -> tuple[Condition, ...]:
     ended, failed = situation.ended is not None, situation.ended == "Failed"
+    idle = ended or observed.job.spec.suspend or not observed.standing.may_run
     truths: list[tuple[ConditionType, Truth, str, str]] = [
         (ConditionType.ADMITTED, *_admitted(observed, situation)),
-        (ConditionType.PODS_SCHEDULED, *_scheduled(observed, pods, ended)),
-        (ConditionType.ENGINES_READY, *_engines(observed, pods, attempt, ended)),
+        (ConditionType.PODS_SCHEDULED, *_scheduled(observed, pods, idle)),
+        (ConditionType.ENGINES_READY, *_engines(observed, pods, attempt, idle)),
         (ConditionType.PROGRESSING, situation.progressing, situation.reason, situation.message),
         (ConditionType.SUSPENDED, situation.suspended, *_suspended(situation)),
         (ConditionType.COMPLETED, *_end(situation, situation.ended == "Completed")),
@@ -191,14 +202,15 @@ def _admitted(observed: Observed, situation: Situation) -> tuple[Truth, str, str
         return "False", "Suspended", "spec.suspend is true"
     if situation.reason == "InvalidSpec":
         return "False", "InvalidSpec", situation.message
-    return "True", "NoQueue", "no queue is asked for"
+    standing = observed.standing
+    return "True" if standing.may_run else "False", standing.reason, standing.message
 
 
-def _scheduled(observed: Observed, pods: Sequence[PodView], ended: bool) -> tuple[Truth, str, str]:
+def _scheduled(observed: Observed, pods: Sequence[PodView], idle: bool) -> tuple[Truth, str, str]:
     stuck = next((pod for pod in observed.pods if is_stuck(pod, observed)), None)
     if stuck is not None:
         return "False", "StuckTerminating", describe_stuck(stuck)
-    if ended or observed.job.spec.suspend:
+    if idle:
         return "False", "NoPods", "no pod is wanted"
     for pod in pods:
         if pod.unschedulable is not None:
@@ -212,8 +224,8 @@ def _scheduled(observed: Observed, pods: Sequence[PodView], ended: bool) -> tupl
     return "True", ALL_SCHEDULED, f"all {num_wanted} pods have a node"
 
 
-def _engines(observed: Observed, pods: Sequence[PodView], attempt: int, ended: bool) -> tuple[Truth, str, str]:
-    if ended or observed.job.spec.suspend:
+def _engines(observed: Observed, pods: Sequence[PodView], attempt: int, idle: bool) -> tuple[Truth, str, str]:
+    if idle:
         return "False", "NoPods", "no pod is wanted"
     known = were_engines_known(observed) or current_phase(observed) is not None
     known = known and attempt == observed.status.attempt

@@ -16,25 +16,31 @@ from tandem_api.job import RLJob
 from tandem_api.job.status import ConditionType, RLJobStatus
 from tandem_api.registry import Progress
 from tandem_operator.kube.errors import ApiError, ConflictError, is_transient
-from tandem_operator.kube.manifest import annotations_of, name_of, text
+from tandem_operator.kube.manifest import annotations_of, name_of, section, text, uid_of
 from tandem_operator.kube.resources import (
     CONFIG_MAP,
+    KUEUE_WORKLOAD,
     NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
+    POD_GROUP,
+    POD_GROUP_BETA,
     RESOURCE_CLAIM_TEMPLATE,
     SERVICE,
     SERVICE_ACCOUNT,
+    VOLCANO_POD_GROUP,
 )
 from tandem_operator.plan.revision import ANNOTATION_APPLIED_HASH
+from tandem_operator.reconcile.admission import read_workload
 from tandem_operator.reconcile.agenda import Agenda
 from tandem_operator.reconcile.conditions import notes_between, refused_status
-from tandem_operator.reconcile.decision import Decision, Note
+from tandem_operator.reconcile.decision import Child, Decision, Note
 from tandem_operator.reconcile.lifecycle import decide
 from tandem_operator.reconcile.observed import Observed
 from tandem_operator.reconcile.pods import is_owned, read_pod
 from tandem_operator.reconcile.record import Body, JobRecord, Place
 from tandem_operator.reconcile.steps import Cluster, change_children, delete_job, tell, write_status
+from tandem_operator.reconcile.survey import survey
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,9 @@ SUPPORTING_KINDS = (
     RESOURCE_CLAIM_TEMPLATE,
 )
 """Children that are compared by the hash of what was applied; secrets are neither listed nor watched."""
+POD_GROUP_KINDS = (POD_GROUP_BETA, POD_GROUP, VOLCANO_POD_GROUP)
+OPTIONAL_KINDS = (*POD_GROUP_KINDS, KUEUE_WORKLOAD)
+"""Children that a cluster may not know."""
 PROGRESS_SECONDS = 5.0
 """A status that differs in the master's counts only is written no more often than this."""
 UNKNOWN_POD_SECONDS = 1.0
@@ -186,7 +195,9 @@ class Funnels:
             await self._refuse(record, record.problem or "")
             return
         observed = self._observe(key, record, job)
-        decision = decide(observed, record.plan(job, observed.status.attempt, self._place))
+        client, cache = self._cluster.client, self._cluster.cache
+        offer = await survey(client, cache, job, observed.workload, record.offer)
+        decision = decide(observed, record.plan(job, observed.status.attempt, self._place, offer))
         await self._carry_out(key, record, observed, decision)
 
     async def _refuse(self, record: JobRecord, problem: str) -> None:
@@ -218,12 +229,20 @@ class Funnels:
                 (text(child, "kind") or kind.kind, name_of(child)): annotations_of(child).get(
                     ANNOTATION_APPLIED_HASH, ""
                 )
-                for kind in SUPPORTING_KINDS
+                for kind in (*SUPPORTING_KINDS, *POD_GROUP_KINDS)
                 for child in cache.children(*key, kind)
             },
             progress=progress,
             now=datetime.now(UTC),
             strangers=frozenset(name_of(pod) for pod in found) - {pod.name for pod in pods},
+            groups=tuple(
+                Child(kind, name_of(child), uid_of(child))
+                for kind in POD_GROUP_KINDS
+                for child in cache.children(*key, kind)
+                if "deletionTimestamp" not in section(child, "metadata")
+            ),
+            workload=next((read_workload(item) for item in cache.children(*key, KUEUE_WORKLOAD)), None),
+            has_kueue=cache.serves(KUEUE_WORKLOAD),
         )
 
     async def _carry_out(self, key: Key, record: JobRecord, observed: Observed, decision: Decision) -> None:

@@ -5,6 +5,7 @@ an operator may end between any two steps, and the next one goes on from there.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from tandem_api.job.status import Condition, ConditionType
@@ -17,6 +18,7 @@ from tandem_operator.reconcile.decision import Decision, Manifest, Note, Removal
 from tandem_operator.reconcile.failures import is_stuck, remembered, replacement
 from tandem_operator.reconcile.observed import Observed, Wanted
 from tandem_operator.reconcile.pods import PodView
+from tandem_operator.reconcile.queueing import with_queue
 from tandem_operator.reconcile.waits import (
     restart_delay_seconds,
     seconds_to_deadline,
@@ -32,12 +34,32 @@ from tandem_operator.reconcile.words import (
     starting_activity,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a job has no pods though it is not over."""
+
+    pausing: str
+    """Caption and reason while pods end."""
+    paused: str
+    """The same once they are gone."""
+    cause: str
+    suspended: Literal["True", "False"]
+    """Condition Suspended once they are gone."""
+
+
+BY_USER = Pause("Suspending", "Suspended", "spec.suspend is true", "True")
 WAITING = "; it waits: "
 """Between the cause of a restart and what holds it up."""
 
 
 def decide(observed: Observed, wanted: Wanted) -> Decision:
     """Return the next step for the job."""
+    return with_queue(observed, wanted, _next(observed, wanted))
+
+
+def _next(observed: Observed, wanted: Wanted) -> Decision:
+    """Return the next step, but for what a queue and a gang's scheduler are told."""
     ended = _ended(observed)
     if ended is not None:
         return _after_the_end(observed, ended)
@@ -47,7 +69,14 @@ def decide(observed: Observed, wanted: Wanted) -> Decision:
     if _is_complete(observed):
         return _end(observed, "Completed", "Completed", _summary(observed))
     if observed.job.spec.suspend:
-        return _suspend(observed)
+        return _pause(observed, BY_USER)
+    if not observed.standing.may_run:
+        return _pause(observed, Pause("Evicting", "Queued", observed.standing.message, "False"))
+    return _go_on(observed, wanted)
+
+
+def _go_on(observed: Observed, wanted: Wanted) -> Decision:
+    """Return the next step of a job that may have pods."""
     overdue = _overdue(observed)
     if overdue is not None:
         return _end(observed, "Failed", "DeadlineExceeded", overdue)
@@ -139,7 +168,7 @@ def _converge(observed: Observed, wanted: Wanted, plan: Plan) -> Decision:
         create=(plan.secret.manifest(), *(pod.manifest() for pod in missing)) if made else (),
         master=None if master is None else master.manifest(),
         remove=(*_going(observed, old), *_removals(unwanted)),
-        notes=(*notes_between(status, next_), *_notes_of(made, status.attempt)),
+        notes=(*notes_between(status, next_), *_notes_of(observed, wanted, made)),
         wake_after_seconds=soonest(
             delay, seconds_to_deadline(observed), seconds_to_stuck(observed), _seconds_to_last_word(observed)
         ),
@@ -169,13 +198,16 @@ def _removals(pods: Sequence[PodView]) -> tuple[Removal, ...]:
     return tuple(Removal(pod.name, pod.uid) for pod in pods if pod.deleted_at is None)
 
 
-def _notes_of(made: Sequence[Pod], attempt: int) -> tuple[Note, ...]:
-    """Return the event that tells which pods are made."""
+def _notes_of(observed: Observed, wanted: Wanted, made: Sequence[Pod]) -> tuple[Note, ...]:
+    """Return the events that tell which pods are made, and that the gang which was asked for is none."""
     if not made:
         return ()
+    gang = observed.job.spec.scheduling.gang
+    absent = f"spec.scheduling.gang: this cluster does not serve {gang} PodGroups; pods are placed one by one"
+    lacking = (Note("Warning", "GangAbsent", absent),) if wanted.lacks_gang else ()
     names = [pod.metadata.name for pod in made]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return (Note("Normal", "PodsCreated", f"attempt {attempt}: {shown}"),)
+    return (*lacking, Note("Normal", "PodsCreated", f"attempt {observed.status.attempt}: {shown}"))
 
 
 def _applied(observed: Observed, wanted: Wanted, made: Sequence[Pod]) -> tuple[Manifest, ...]:
@@ -208,17 +240,17 @@ def _situation(observed: Observed, old: Sequence[PodView], delay: float, strange
     return Situation(phase, "True", reason, message)
 
 
-def _suspend(observed: Observed) -> Decision:
-    """End the master, which keeps its state, then the members. Pods that come after a suspension are a new attempt."""
+def _pause(observed: Observed, pause: Pause) -> Decision:
+    """End the master, which keeps its state, then the members. Pods that come after a pause are a new attempt."""
     if not observed.pods:
-        situation = Situation("Suspended", "False", "Suspended", "spec.suspend is true", suspended="True")
+        situation = Situation(pause.paused, "False", pause.paused, pause.cause, suspended=pause.suspended)
         return _step(observed, situation, changes={"start_time": None})
     if any(pod.attempt == observed.status.attempt for pod in observed.pods):
-        situation = Situation("Suspending", "False", "Suspending", "spec.suspend is true: the pods are asked to end")
+        situation = Situation(pause.pausing, "False", pause.pausing, f"{pause.cause}: the pods are asked to end")
         return _step(observed, situation, True, {"attempt": observed.status.attempt + 1})
     stuck = next((pod for pod in observed.pods if is_stuck(pod, observed)), None)
     message = f"{len(observed.pods)} pods are ending" if stuck is None else describe_stuck(stuck)
-    status = next_status(observed, Situation("Suspending", "False", "Suspending", message))
+    status = next_status(observed, Situation(pause.pausing, "False", pause.pausing, message))
     return Decision(
         status,
         remove=_in_order(observed, observed.pods),
@@ -241,6 +273,7 @@ def _after_the_end(observed: Observed, ended: Condition) -> Decision:
         status=status,
         remove=_in_order(observed, pods),
         notes=notes_between(observed.status, status),
+        ended=result,
         delete_job=left is not None and left <= 0 and not _saving(observed, pods),
         wake_after_seconds=soonest(left, seconds_to_stuck(observed)),
     )

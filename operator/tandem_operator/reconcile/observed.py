@@ -9,9 +9,11 @@ from tandem_api.job import RLJob
 from tandem_api.job.status import RLJobStatus
 from tandem_api.registry import Progress
 from tandem_operator.plan.job import Plan
+from tandem_operator.plan.kueue import wants_queue
 from tandem_operator.plan.objects import SupportingObject
 from tandem_operator.plan.revision import applied_hash, stamped
-from tandem_operator.reconcile.decision import Manifest
+from tandem_operator.reconcile.admission import NO_QUEUE, Standing, WorkloadView, standing_in
+from tandem_operator.reconcile.decision import Child, Manifest
 from tandem_operator.reconcile.pods import PodView
 
 
@@ -32,6 +34,20 @@ class Observed:
     now: datetime
     strangers: frozenset[str] = frozenset()
     """Names of pods under the job's label that it does not own: of a deleted job of the same name, for instance."""
+    groups: tuple[Child, ...] = ()
+    """PodGroups of the job that nobody has deleted."""
+    workload: WorkloadView | None = None
+    """What stands for the job in its queue."""
+    has_kueue: bool = False
+    """Whether the cluster has Kueue."""
+
+    @property
+    def standing(self) -> Standing:
+        """Return whether the job's queue lets it have pods."""
+        queue = self.job.spec.scheduling.queue_name
+        if queue is None or not wants_queue(self.job):
+            return NO_QUEUE
+        return standing_in(queue, self.workload, is_served=self.has_kueue)
 
     def pod(self, name: str) -> PodView | None:
         """Return the pod of this name."""
@@ -66,3 +82,5 @@ class Wanted:
     """What is applied before the pods are made; the Secret is not: it is made once, with them."""
     followers: tuple[Stamped, ...] = ()
     """What is applied once all pods have nodes."""
+    lacks_gang: bool = False
+    """Whether the job asks for a gang that the cluster does not have."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tandem_api.job import RLJob
+from tandem_api.job.operations import GangProvider
 from tandem_api.job.status import Condition, RLJobStatus
 from tandem_api.problems import InvalidJob, parse_job
 from tandem_api.resource import Resource
@@ -15,6 +16,7 @@ from tandem_operator.plan.job import Surroundings, plan_job
 from tandem_operator.plan.objects import Secret
 from tandem_operator.plan.revision import spec_hash
 from tandem_operator.reconcile.observed import Stamped, Wanted
+from tandem_operator.reconcile.survey import Offer
 
 Body = dict[str, Any]
 
@@ -39,8 +41,10 @@ class JobRecord:
     """Why the body is no valid RLJob: an older version of the API may have let it in."""
     parsed_generation: int = -1
     wanted: Wanted | None = None
-    wanted_for: tuple[int, int] = (-1, -1)
-    """Generation and attempt of `wanted`."""
+    wanted_for: tuple[int, int, object] = (-1, -1, None)
+    """Generation and attempt of `wanted`, and the offer that it was made for."""
+    offer: Offer = field(default_factory=Offer)
+    """What the cluster was last found to offer."""
     written_at: float = field(default=float("-inf"))
     """When the status was written last, monotonic seconds."""
     failures: int = 0
@@ -74,21 +78,24 @@ class JobRecord:
         except ValidationError:
             return RLJobStatus.model_validate(_understood(document))
 
-    def plan(self, job: RLJob, attempt: int, place: Place) -> Wanted:
-        """Return what the planner makes of the job, worked out once a generation and attempt."""
-        if self.wanted is None or self.wanted_for != (self.generation, attempt):
-            self.wanted = _wanted(job, attempt, place)
-            self.wanted_for = (self.generation, attempt)
+    def plan(self, job: RLJob, attempt: int, place: Place, offer: Offer = Offer()) -> Wanted:  # noqa: B008 - immutable
+        """Return what the planner makes of the job, worked out once a generation, attempt and offer."""
+        known_for = (self.generation, attempt, offer.key)
+        if self.wanted is None or self.wanted_for != known_for:
+            self.wanted, self.wanted_for, self.offer = _wanted(job, attempt, place, offer), known_for, offer
         return self.wanted
 
 
-def _wanted(job: RLJob, attempt: int, place: Place) -> Wanted:
+def _wanted(job: RLJob, attempt: int, place: Place, offer: Offer) -> Wanted:
     surroundings = Surroundings(
         etcd_endpoints=place.etcd_endpoints,
         token=secrets.token_urlsafe(32),
         attempt=attempt,
         master_image=place.master_image,
         monitoring_namespaces=place.monitoring_namespaces,
+        gang_api=offer.gang_api,
+        priority=offer.priority,
+        admission=offer.admission,
     )
     try:
         plan = plan_job(job, surroundings)
@@ -100,6 +107,7 @@ def _wanted(job: RLJob, attempt: int, place: Place) -> Wanted:
         problem=None,
         groundwork=tuple(Stamped.of(item) for item in plan.groundwork if not isinstance(item, Secret)),
         followers=tuple(Stamped.of(item) for item in plan.followers),
+        lacks_gang=job.spec.scheduling.gang is not GangProvider.NONE and offer.gang_api is None,
     )
 
 

@@ -18,10 +18,12 @@ from tandem_operator.kube.errors import (
 )
 from tandem_operator.kube.manifest import Manifest, name_of
 from tandem_operator.kube.recorder import EventRecorder, ObjectReference
-from tandem_operator.kube.resources import POD, RESOURCE_CLAIM_TEMPLATE, RLJOB, kind_of
-from tandem_operator.reconcile.decision import Decision, Note, Removal
+from tandem_operator.kube.resources import POD, RLJOB, kind_of
+from tandem_operator.reconcile.decision import Child, Decision, Note, Removal
 from tandem_operator.reconcile.record import JobRecord
 
+MADE_ANEW = frozenset({"ResourceClaimTemplate", "PodGroup"})
+"""Kinds whose spec cannot be changed."""
 Done = TypeVar("Done")
 
 
@@ -60,6 +62,8 @@ async def change_children(cluster: Cluster, job: RLJob, decision: Decision) -> b
     for manifests in (decision.create[:1], decision.create[1:], () if decision.master is None else (decision.master,)):
         if not all(await _all(_create(cluster, dict(manifest)) for manifest in manifests)):
             return False
+    await _all(_discard(cluster, job, child) for child in decision.discard)
+    await _all(_report(cluster, job, child, dict(patch)) for child, patch in decision.report)
     return True
 
 
@@ -95,11 +99,25 @@ def tell(cluster: Cluster, record: JobRecord, notes: tuple[Note, ...]) -> None:
         cluster.recorder.record(about, note.type, note.reason, note.message)
 
 
+async def _discard(cluster: Cluster, job: RLJob, child: Child) -> None:
+    """Delete a child; if it has gone, or another one has come in its place, the next look sees it."""
+    with suppress(NotFoundError, ConflictError):
+        await cluster.client.delete(child.kind, job.metadata.namespace, child.name, uid=child.uid)
+
+
+async def _report(cluster: Cluster, job: RLJob, child: Child, patch: Manifest) -> None:
+    """Write into the status of a child of somebody else's kind; where it has changed meanwhile, the next look does."""
+    with suppress(NotFoundError, ConflictError):
+        namespace = job.metadata.namespace
+        changed = await cluster.client.merge_patch(child.kind, namespace, child.name, patch, subresource="status")
+        cluster.cache.remember(changed)
+
+
 async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> None:
     """Apply one child.
 
-    One that the cache does not know is not taken by force: somebody else's object of that name is a NameTakenError. The
-    spec of a ResourceClaimTemplate cannot be changed, so it is made anew; claims that came from it stay as they are.
+    One that the cache does not know is not taken by force: somebody else's object of that name is a NameTakenError.
+    Where the spec of a kind cannot be changed, it is made anew; claims that came from a template stay as they are.
     """
     kind, name, namespace = kind_of(manifest), name_of(manifest), job.metadata.namespace
     known = cluster.cache.child(namespace, job.metadata.name, kind, name) is not None
@@ -109,7 +127,7 @@ async def _apply(cluster: Cluster, job: RLJob, manifest: Manifest) -> None:
         text = f"{kind.kind} {name} exists and belongs to somebody else; rename the job, or remove that object"
         raise NameTakenError(error.status, "NameTaken", text) from None
     except InvalidError:
-        if kind is not RESOURCE_CLAIM_TEMPLATE or not known:
+        if kind.kind not in MADE_ANEW or not known:
             raise
         await cluster.client.delete(kind, namespace, name)
         applied = await cluster.client.apply(manifest)

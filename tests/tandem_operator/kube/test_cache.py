@@ -54,6 +54,17 @@ def manifest(name: str, job: str = "math", **data: str) -> dict[str, Any]:
     return config_map("research", name, job=job, **data)
 
 
+async def test_it_tells_which_kinds_the_cluster_serves(fake_server: Server, fake: FakeApi) -> None:
+    fake.unserved.add("podgroups")
+
+    async with running(fake_server, WatchedKind(CONFIG_MAP), WatchedKind(POD_GROUP, optional=True)) as cache:
+        served = (cache.serves(CONFIG_MAP), cache.serves(POD_GROUP))
+        with pytest.raises(LookupError, match="pods: not watched"):
+            cache.serves(POD)
+
+    assert served == (True, False)
+
+
 async def test_it_holds_what_is_there_when_it_is_synced(server: Server) -> None:
     await server.client.create(config_map(server.namespace, "one", job="math"))
     await server.client.create(config_map(server.namespace, "two", job="code"))

@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 from tandem_api.registry import Progress
-from tandem_operator.plan.revision import ANNOTATION_APPLIED_HASH
-from tandem_operator.reconcile.decision import Decision
+from tandem_operator.kube.resources import POD_GROUP
+from tandem_operator.plan.surroundings import Admission
+from tandem_operator.reconcile.admission import read_workload
+from tandem_operator.reconcile.decision import Child, Decision
 from tandem_operator.reconcile.lifecycle import decide
 from tandem_operator.reconcile.observed import Observed
 from tandem_operator.reconcile.pods import is_owned, read_pod
 from tandem_operator.reconcile.record import JobRecord, Place
+from tandem_operator.reconcile.survey import Offer
 from tests.tandem_operator.reconcile.world import AlreadyExistsError, ConflictError, CrashError, World
 
 PLACE = Place(etcd_endpoints=("etcd:2379",))
@@ -23,15 +26,18 @@ class Operator:
     """One operator process and what it has heard of the world."""
 
     world: World
+    gang_api: str | None = None
+    """What the cluster serves of the gang that the job asks for."""
     record: JobRecord = field(init=False)
     pods: dict[str, dict[str, Any]] = field(init=False)
     progress: Progress | None = field(init=False)
+    workload: dict[str, Any] | None = field(init=False)
     writes_left: int | None = None
     """Writes until it crashes; None: it does not."""
 
     def __post_init__(self) -> None:
         self.record = JobRecord(deepcopy(self.world.body))
-        self.pods, self.progress = {}, None
+        self.pods, self.progress, self.workload = {}, None, None
         self.hear()
 
     def hear(self) -> None:
@@ -39,6 +45,7 @@ class Operator:
         self.hear_of_job()
         self.hear_of_pods()
         self.progress = self.world.progress
+        self.workload = None if self.world.kueue is None else deepcopy(self.world.kueue.workload)
 
     def hear_of_job(self) -> None:
         """Learn of the newest RLJob alone."""
@@ -64,12 +71,16 @@ class Operator:
             progress=self.progress,
             now=self.world.now,
             strangers=names - {pod.name for pod in pods},
+            groups=tuple(Child(POD_GROUP, name, uid) for name, uid in self.world.groups.items()),
+            workload=None if self.workload is None else read_workload(self.workload),
+            has_kueue=self.world.kueue is not None,
         )
 
     def decide(self) -> Decision:
         """Return what it would do now."""
         observed = self.observe()
-        return decide(observed, self.record.plan(observed.job, observed.status.attempt, PLACE))
+        offer = Offer(self.gang_api, 0, Admission("" if observed.workload is None else observed.workload.admission_id))
+        return decide(observed, self.record.plan(observed.job, observed.status.attempt, PLACE, offer))
 
     def look(self) -> Decision:
         """Decide and carry it out."""
@@ -97,10 +108,7 @@ class Operator:
             self.world.remove_pod(removal.name, removal.uid)
         for manifest in decision.apply:
             self._write()
-            metadata: Any = manifest["metadata"]
-            key = (str(manifest["kind"]), str(metadata["name"]))
-            self.world.writes.append(f"apply {key}")
-            self.world.applied[key] = metadata["annotations"][ANNOTATION_APPLIED_HASH]
+            self.world.apply(manifest)
         pods = [manifest for manifest in decision.create if manifest["kind"] == "Pod"]
         for manifest in (*pods, *(() if decision.master is None else (decision.master,))):
             self._write()
@@ -109,6 +117,12 @@ class Operator:
             except AlreadyExistsError:
                 return
             self.pods[created["metadata"]["name"]] = created
+        for child in decision.discard:
+            self._write()
+            self.world.discard(child.kind.kind, child.name, child.uid)
+        for _, patch in decision.report:
+            self._write()
+            self.world.report(patch)
 
     def _write_status(self, decision: Decision) -> None:
         self._write()
@@ -128,7 +142,8 @@ class Operator:
 
 def is_quiet(decision: Decision, operator: Operator) -> bool:
     """Return whether a decision writes nothing."""
-    changes = (decision.apply, decision.create, decision.master, decision.remove, decision.delete_job)
+    children = (decision.apply, decision.create, decision.master, decision.discard, decision.report)
+    changes = (*children, decision.remove, decision.delete_job)
     return not any(changes) and not decision.status_first and decision.status == operator.record.status()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tandem_operator.reconcile.waits import soonest
+from tests.tandem_operator.reconcile.kueue_world import Kueue
 from tests.tandem_operator.reconcile.operators import Operator, is_quiet
 from tests.tandem_operator.reconcile.world import ITERATIONS, CrashError, World, attempt_of, role_of
 
@@ -54,15 +55,27 @@ class AnySequence(RuleBasedStateMachine):
         max_restarts=st.integers(0, 6),
         replicas=st.integers(0, 2),
         deadline=st.none() | st.just(900),
+        scheduling=st.sampled_from([{}, {"queueName": "research"}, {"gang": "Native"}]),
         runs=st.booleans(),
     )
-    def apply(self, rules: list[Any], max_restarts: int, replicas: int, deadline: int | None, runs: bool) -> None:
+    def apply(
+        self,
+        rules: list[Any],
+        max_restarts: int,
+        replicas: int,
+        deadline: int | None,
+        scheduling: dict[str, str],
+        runs: bool,
+    ) -> None:
         self.world = World.with_job(
             failurePolicy={"maxRestarts": max_restarts, "rules": rules},
-            rollout={"elastic": {"replicas": replicas, "gpusPerPod": 1}},
+            rollout={"elastic": {"replicas": replicas, "maxReplicas": 3, "gpusPerPod": 1}},
             activeDeadlineSeconds=deadline,
+            scheduling=scheduling,
         )
-        self.operator = Operator(self.world)
+        self.world.kueue = Kueue() if "queueName" in scheduling else None
+        self.gang_api = "scheduling.k8s.io/v1alpha2" if "gang" in scheduling else None
+        self.operator = Operator(self.world, self.gang_api)
         if runs:
             self.all_goes_well()
 
@@ -92,6 +105,9 @@ class AnySequence(RuleBasedStateMachine):
         """Let nodes and operator do what is due, and the master switch."""
         for _ in range(6):
             self.hear_and_look()
+        self.admit()
+        self.hear_and_look()
+        self.hear_and_look()
         self.let_pods_go()
         self.hear_and_look()
         self.start_all_pods()
@@ -113,7 +129,7 @@ class AnySequence(RuleBasedStateMachine):
         self.operator.writes_left = writes
         with suppress(CrashError):
             self.look()
-        self.operator = Operator(self.world)
+        self.operator = Operator(self.world, self.gang_api)
 
     # --- people ---
 
@@ -139,6 +155,23 @@ class AnySequence(RuleBasedStateMachine):
         name = self._pod(choice, "Pending", "Running", "Succeeded", "Failed")
         if name is not None:
             self.world.delete_pod(name)
+
+    # --- the queue ---
+
+    @rule()
+    def admit(self) -> None:
+        if self.world.kueue is not None:
+            self.world.kueue.admit(self.world.now)
+
+    @rule(reason=st.sampled_from(["Preempted", "Deactivated", "PodsReadyTimeout"]))
+    def evict(self, reason: str) -> None:
+        if self.world.kueue is not None:
+            self.world.kueue.evict(self.world.now, reason)
+
+    @rule()
+    def delete_the_workload(self) -> None:
+        if self.world.kueue is not None:
+            self.world.kueue.workload = None
 
     # --- nodes ---
 
@@ -263,6 +296,7 @@ class AnySequence(RuleBasedStateMachine):
     def _end_what_is_under_way(self) -> None:
         self.let_pods_go()
         self.start_all_pods()
+        self.admit()
         for pod in self.world.pods.values():
             statuses = pod["status"].get("containerStatuses", [])
             pod["status"]["conditions"] = [
@@ -276,8 +310,11 @@ class AnySequence(RuleBasedStateMachine):
         here = {name for name in world.names if name != "master"}
         if world.has_ended:
             assert not here
+            assert not self.world.groups
         elif world.body["spec"].get("suspend"):
             assert not world.pods
+            assert not world.groups
+            assert world.kueue is None or world.kueue.workload is None
             assert world.condition("Suspended")[0] == "True"
         else:
             replicas = world.body["spec"]["rollout"]["elastic"]["replicas"]
@@ -287,6 +324,8 @@ class AnySequence(RuleBasedStateMachine):
             assert not world.going
             hashes = {pod["metadata"]["annotations"]["tandem.dev/spec-hash"] for pod in world.pods.values()}
             assert len(hashes) == 1
+            assert world.kueue is None or world.kueue.says("PodsReady")
+            assert set(world.groups) == ({world.body["metadata"]["name"]} if self.gang_api else set())
         assert all(role_of(pod) for pod in world.pods.values())
 
 

@@ -25,6 +25,7 @@ def test_scaling_up_adds_pods_and_touches_no_other() -> None:
     assert {name: after[name] for name in before} == before
     assert operator.world.status.elastic is not None
     assert operator.world.status.elastic.ready == 2
+    assert operator.world.status.elastic.selector == "tandem.dev/job=math-8b,tandem.dev/role=rollout"
     assert ("PodsCreated", "attempt 0: math-8b-rollout-0, math-8b-rollout-1") in operator.world.events
 
 

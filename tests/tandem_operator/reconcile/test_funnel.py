@@ -14,7 +14,7 @@ from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.credentials import connect
 from tandem_operator.kube.recorder import EventRecorder
 from tandem_operator.kube.resources import POD
-from tandem_operator.reconcile.funnel import SUPPORTING_KINDS, Funnels
+from tandem_operator.reconcile.funnel import OPTIONAL_KINDS, SUPPORTING_KINDS, Funnels
 from tandem_operator.reconcile.record import Place
 from tandem_operator.reconcile.steps import Cluster
 from tests.tandem_operator.kube.conftest import QUICK, write_kubeconfig
@@ -58,7 +58,8 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     connection = await connect(write_kubeconfig(tmp_path, api.url))
     client = KubeClient(connection, retry=QUICK)
     wakes: list[tuple[str, str]] = []
-    watched = [WatchedKind(kind) for kind in (POD, *SUPPORTING_KINDS)]
+    watched = [WatchedKind(kind, optional=kind in OPTIONAL_KINDS) for kind in (POD, *SUPPORTING_KINDS, *OPTIONAL_KINDS)]
+    api.unserved |= {"podgroups", "workloads"}
     cache = ChildCache(client, watched, on_change=lambda namespace, job: wakes.append((namespace, job)))
     cluster = Cluster(client, cache, EventRecorder(client, instance="test"))
     funnels = Funnels(cluster, Place(etcd_endpoints=("etcd:2379",)), workers=1)

@@ -10,9 +10,10 @@ from tandem_api.job import RLJob
 from tandem_api.job.status import ConditionType, Phase, RLJobStatus
 from tandem_api.registry import Progress
 from tandem_operator.plan.names import LABEL_ROLE
-from tandem_operator.plan.revision import ANNOTATION_ATTEMPT
+from tandem_operator.plan.revision import ANNOTATION_APPLIED_HASH, ANNOTATION_ATTEMPT
 from tandem_operator.reconcile.conditions import write_time
 from tests.tandem_operator.jobs import job_with
+from tests.tandem_operator.reconcile.kueue_world import Kueue
 
 Manifest = dict[str, Any]
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -50,6 +51,10 @@ class World:
     removed: list[str] = field(default_factory=list)
     hanging: set[str] = field(default_factory=set)
     """uids of pods whose node answers no more."""
+    kueue: Kueue | None = None
+    """None in a cluster that has none."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """uid of each PodGroup, by name."""
     epoch: int = 0
     version: int = 1
     num_uids: int = 0
@@ -123,6 +128,36 @@ class World:
             del self.pods[name]
         elif "deletionTimestamp" not in pod["metadata"]:
             pod["metadata"] |= {"deletionTimestamp": write_time(self.now + GRACE), "deletionGracePeriodSeconds": 30}
+
+    def apply(self, manifest: Mapping[str, Any]) -> None:
+        """Make or change a child that is no pod."""
+        kind, metadata = str(manifest["kind"]), manifest["metadata"]
+        self.writes.append(f"apply {(kind, metadata['name'])}")
+        if kind == "Workload":
+            assert self.kueue is not None, "a Workload was sent to a cluster without Kueue"
+            self.kueue.apply(manifest)
+            return
+        if kind == "PodGroup":
+            self.num_uids += 1
+            self.groups.setdefault(metadata["name"], f"uid-{self.num_uids}")
+        self.applied[(kind, str(metadata["name"]))] = metadata["annotations"][ANNOTATION_APPLIED_HASH]
+
+    def discard(self, kind: str, name: str, uid: str) -> None:
+        """Delete a child that is no pod, if it is still the one that is meant."""
+        self.writes.append(f"delete {(kind, name)}")
+        assert not self.running_pods, f"{kind} {name} went before its pods"
+        if kind == "Workload" and self.kueue is not None:
+            self.kueue.delete(uid)
+        elif self.groups.get(name) == uid:
+            del self.groups[name], self.applied[(kind, name)]
+
+    def report(self, patch: Mapping[str, Any]) -> None:
+        """Merge a patch into the status of the Workload."""
+        self.writes.append("report")
+        assert self.kueue is not None
+        if "admission" in patch["status"]:
+            assert not self.running_pods, "quota was given back while pods run"
+        self.kueue.patch_status(patch)
 
     def remove_pod(self, name: str, uid: str) -> None:
         """Carry out a Removal."""
@@ -240,6 +275,10 @@ class World:
     @property
     def num_hybrid(self) -> int:
         return int(self.body["spec"]["hybrid"]["replicas"])
+
+    @property
+    def running_pods(self) -> list[str]:
+        return [name for name, pod in self.pods.items() if pod["status"]["phase"] not in ("Succeeded", "Failed")]
 
     @property
     def names(self) -> list[str]:

@@ -1,0 +1,82 @@
+"""What a cluster offers a job beyond nodes: gangs, queues, priorities. Read once for each answer of a queue."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from tandem_api.job import RLJob
+from tandem_api.job.operations import GangProvider
+from tandem_operator.kube.cache import ChildCache
+from tandem_operator.kube.client import KubeClient
+from tandem_operator.kube.manifest import Manifest, number, section, sections
+from tandem_operator.kube.resources import (
+    POD_GROUP,
+    POD_GROUP_BETA,
+    PRIORITY_CLASS,
+    RESOURCE_FLAVOR,
+    VOLCANO_POD_GROUP,
+    ResourceKind,
+)
+from tandem_operator.plan.kueue import wants_queue
+from tandem_operator.plan.surroundings import Admission, Assignment
+from tandem_operator.reconcile.admission import WorkloadView
+
+GANG_KINDS: Mapping[GangProvider, tuple[ResourceKind, ...]] = {
+    GangProvider.NONE: (),
+    GangProvider.NATIVE: (POD_GROUP_BETA, POD_GROUP),
+    GangProvider.VOLCANO: (VOLCANO_POD_GROUP,),
+}
+"""PodGroups of each provider, the newest version first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the planner is told of the cluster."""
+
+    gang_api: str | None = None
+    """apiVersion of the PodGroup that the job asks for; None where it asks for none or the cluster serves none."""
+    priority: int = 0
+    admission: Admission = field(default_factory=Admission)
+
+    @property
+    def key(self) -> tuple[str | None, int, str]:
+        """Return what a plan that was made for this offer is known by."""
+        return (self.gang_api, self.priority, self.admission.id)
+
+
+def gang_api(cache: ChildCache, provider: GangProvider) -> str | None:
+    """Return the newest served version of a provider's PodGroup."""
+    return next((kind.api_version for kind in GANG_KINDS[provider] if cache.serves(kind)), None)
+
+
+async def survey(client: KubeClient, cache: ChildCache, job: RLJob, view: WorkloadView | None, known: Offer) -> Offer:
+    """Return the offer for a job. What `known` tells already is not read again; ApiError where it cannot be read."""
+    priority_class = job.spec.scheduling.priority_class_name
+    priority = known.priority
+    if wants_queue(job) and view is None and priority_class is not None:
+        priority = number(await client.get(PRIORITY_CLASS, None, priority_class), "value")
+    admission = known.admission
+    if view is not None and view.is_admitted and view.admission_id != admission.id:
+        admission = await _admission(client, view)
+    return Offer(gang_api(cache, job.spec.scheduling.gang), priority, admission)
+
+
+async def _admission(client: KubeClient, view: WorkloadView) -> Admission:
+    """Return the nodes that an admitted Workload was given, out of its flavors and what admission checks add."""
+    names = sorted({name for flavors in view.flavors.values() for name in flavors})
+    flavors = {name: await client.get(RESOURCE_FLAVOR, None, name) for name in names}
+    return Admission(view.admission_id, {role: _assignment(role, view, flavors) for role in view.flavors})
+
+
+def _assignment(role: str, view: WorkloadView, flavors: Mapping[str, Manifest]) -> Assignment:
+    given = [flavors[name] for name in view.flavors[role]]
+    labels: dict[str, JsonValue] = {}
+    for flavor in given:
+        labels |= section(flavor, "spec", "nodeLabels")
+    labels |= view.node_labels.get(role, {})
+    tolerations = [item for flavor in given for item in sections(flavor, "spec", "tolerations")]
+    return Assignment(
+        node_labels=tuple((key, str(value)) for key, value in sorted(labels.items())),
+        tolerations=(*tolerations, *view.tolerations.get(role, ())),
+    )
