@@ -68,8 +68,13 @@ def config_map(job: RLJob) -> str:
 
 
 def secret(job: RLJob) -> str:
-    """Return the name of the Secret with the job's token."""
-    return f"{job.metadata.name}-token"
+    """Return the name of the Secret with the job's token: another one for each job of a name.
+
+    It is made once and never read. That of a deleted job goes a little after its job; the next job of the name must not
+    take it for its own.
+    """
+    uid = job.metadata.uid
+    return f"{job.metadata.name}-token" if uid is None else f"{job.metadata.name}-token-{uid[:8]}"
 
 
 def claim_template(job: RLJob, role: PodRole) -> str:

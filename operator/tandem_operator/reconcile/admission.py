@@ -40,7 +40,7 @@ class WorkloadView:
     uid: str
     resource_version: str
     is_going: bool
-    """Whether somebody has deleted it."""
+    """Whether it is being deleted, or will be."""
     words: Mapping[str, Word]
     """Conditions, by type."""
     conditions: tuple[Manifest, ...]
@@ -81,8 +81,12 @@ class Standing:
 NO_QUEUE = Standing(True, "NoQueue", "no queue is asked for")
 
 
-def read_workload(manifest: Manifest) -> WorkloadView:
-    """Return the view of a Workload as the API server tells it."""
+def read_workload(manifest: Manifest, owner: str | None) -> WorkloadView:
+    """Return the view of a Workload as the API server tells it. `owner`: uid of the job.
+
+    That of an earlier job of the same name is about to go: it says nothing about this one.
+    """
+    owners = {text(item, "uid") for item in sections(manifest, "metadata", "ownerReferences")}
     conditions = sections(manifest, "status", "conditions")
     assignments = sections(manifest, "status", "admission", "podSetAssignments")
     updates = [
@@ -94,7 +98,7 @@ def read_workload(manifest: Manifest) -> WorkloadView:
         name=name_of(manifest),
         uid=uid_of(manifest),
         resource_version=resource_version_of(manifest),
-        is_going="deletionTimestamp" in section(manifest, "metadata"),
+        is_going="deletionTimestamp" in section(manifest, "metadata") or owner not in owners,
         words={text(item, "type"): _word(item) for item in conditions},
         conditions=conditions,
         cluster_queue=text(manifest, "status", "admission", "clusterQueue"),

@@ -12,7 +12,7 @@ from tandem_api.job.failure import ContainerName, FailureAction, FailureMatch, F
 from tandem_api.job.status import ConditionType
 from tandem_operator.reconcile.observed import Observed
 from tandem_operator.reconcile.pods import Ending, PodView
-from tandem_operator.reconcile.words import is_too_early
+from tandem_operator.reconcile.words import is_too_early, seconds_to_cause
 
 STUCK = timedelta(seconds=60)
 """Time after its grace period for which a pod may take to go before that counts as a failure."""
@@ -157,7 +157,8 @@ def _of_pod(pod: PodView, observed: Observed) -> Iterator[Failure]:
         return
     endings = [ending for ending in pod.endings if ending.container in OURS and is_too_early(pod, ending, observed)]
     yield from (_ended(pod, ending) for ending in endings)
-    if pod.phase == "Failed" and not (endings and pod.role == "master"):
+    is_told = pod.role == "master" and (endings or seconds_to_cause(pod, observed) is not None)
+    if pod.phase == "Failed" and not is_told:
         yield _whole(pod, "failed", _reason_of(pod.reason), _words(pod), over=True)
     for waiting in pod.waiting:
         if waiting.reason in IMAGE_TROUBLES | DEVICE_TROUBLES:

@@ -170,6 +170,10 @@ class Funnels:
         except ConflictError:  # somebody has changed the job meanwhile; the watch brings the newer one
             self._agenda.wake_after(key, FIRST_BACKOFF_SECONDS)
         except ApiError as error:
+            if error.is_namespace_terminating:  # the job goes with its namespace, and no Event can be written there
+                logger.info("its namespace is being deleted; nothing is made there")
+                self._agenda.wake_after(key, LONGEST_BACKOFF_SECONDS)
+                return
             self._hooks.count_error(error.reason)
             if not is_transient(error):
                 tell(self._cluster, record, (Note("Warning", error.reason or "ApiError", str(error)),))
@@ -220,6 +224,7 @@ class Funnels:
         progress = self._hooks.progress(*key)
         if progress is not None and (master is None or master.phase == "Pending"):
             progress = progress.model_copy(update={"phase": None, "activity": "the pods are starting", "error": None})
+        workloads = cache.children(*key, KUEUE_WORKLOAD)
         return Observed(
             job=job,
             generation=record.generation,
@@ -235,14 +240,18 @@ class Funnels:
             progress=progress,
             now=datetime.now(UTC),
             strangers=frozenset(name_of(pod) for pod in found) - {pod.name for pod in pods},
-            groups=tuple(
-                Child(kind, name_of(child), uid_of(child))
-                for kind in POD_GROUP_KINDS
-                for child in cache.children(*key, kind)
-                if "deletionTimestamp" not in section(child, "metadata")
-            ),
-            workload=next((read_workload(item) for item in cache.children(*key, KUEUE_WORKLOAD)), None),
+            groups=self._groups(key),
+            workload=next((read_workload(item, job.metadata.uid) for item in workloads), None),
             has_kueue=cache.serves(KUEUE_WORKLOAD),
+        )
+
+    def _groups(self, key: Key) -> tuple[Child, ...]:
+        """Return the PodGroups of a job that nobody has deleted."""
+        return tuple(
+            Child(kind, name_of(child), uid_of(child))
+            for kind in POD_GROUP_KINDS
+            for child in self._cluster.cache.children(*key, kind)
+            if "deletionTimestamp" not in section(child, "metadata")
         )
 
     async def _carry_out(self, key: Key, record: JobRecord, observed: Observed, decision: Decision) -> None:

@@ -30,6 +30,7 @@ from tandem_operator.reconcile.words import (
     condition_of,
     current_phase,
     is_all_done,
+    seconds_to_cause,
     seconds_to_last_word,
     starting_activity,
 )
@@ -170,7 +171,7 @@ def _converge(observed: Observed, wanted: Wanted, plan: Plan) -> Decision:
         remove=(*_going(observed, old), *_removals(unwanted)),
         notes=(*notes_between(status, next_), *_notes_of(observed, wanted, made)),
         wake_after_seconds=soonest(
-            delay, seconds_to_deadline(observed), seconds_to_stuck(observed), _seconds_to_last_word(observed)
+            delay, seconds_to_deadline(observed), seconds_to_stuck(observed), _seconds_to_verdict(observed)
         ),
     )
 
@@ -301,9 +302,12 @@ def _master(observed: Observed) -> PodView | None:
     return next((pod for pod in observed.pods if pod.role == "master" and pod.attempt == attempt), None)
 
 
-def _seconds_to_last_word(observed: Observed) -> float | None:
+def _seconds_to_verdict(observed: Observed) -> float | None:
+    """Return for how long the end of the master is not judged yet."""
     master = _master(observed)
-    return None if master is None else seconds_to_last_word(master, observed)
+    if master is None:
+        return None
+    return soonest(seconds_to_last_word(master, observed), seconds_to_cause(master, observed))
 
 
 def _ended(observed: Observed) -> Condition | None:

@@ -11,6 +11,10 @@ LAST_WORDS = frozenset({"completed", "stopped", "failed"})
 """`progress.activity` of a master that writes nothing more."""
 LAST_WORD_WAIT = timedelta(seconds=15)
 """Time after a master's end in which its last word may still be on its way."""
+GAVE_UP = 1
+"""Exit code of a master that ends because it cannot go on."""
+CAUSE_WAIT = timedelta(seconds=5)
+"""Time after that in which the end of the engine that made it give up may still be on its way."""
 
 ENGINES_KNOWN = frozenset({"EnginesRegistered", "EnginesLost"})
 """Reasons of EnginesReady once the engines of this attempt have followed a switch."""
@@ -18,8 +22,10 @@ ENGINES_KNOWN = frozenset({"EnginesRegistered", "EnginesLost"})
 
 def is_too_early(pod: PodView, ending: Ending, observed: Observed) -> bool:
     """Return whether a container ended before its time: an engine has none, a master ends after the last iteration."""
-    if ending.container != "master" or ending.exit_code != 0:
+    if ending.container != "master":
         return True
+    if ending.exit_code != 0:
+        return seconds_to_cause(pod, observed) is None
     progress = observed.progress
     if progress is None or progress.iteration >= progress.iterations:
         return False
@@ -37,6 +43,23 @@ def seconds_to_last_word(pod: PodView, observed: Observed) -> float | None:
         return None
     left = (ended_at + LAST_WORD_WAIT - observed.now).total_seconds()
     return left if left > 0 else None
+
+
+def seconds_to_cause(pod: PodView, observed: Observed) -> float | None:
+    """Return for how long a master that gave up is not judged yet; None: it did not, or long enough ago.
+
+    Within milliseconds of an engine a master gives up too. What the engine's own end says is the cause, and what a user
+    has rules for; but a kubelet looks at its containers once a second, and each node has its own.
+    """
+    ended_at = next((end.ended_at for end in pod.endings if _gave_up(end)), None)
+    if ended_at is None:
+        return None
+    left = (ended_at + CAUSE_WAIT - observed.now).total_seconds()
+    return left if left > 0 else None
+
+
+def _gave_up(ending: Ending) -> bool:
+    return ending.container == "master" and ending.exit_code == GAVE_UP
 
 
 def is_all_done(progress: Progress | None) -> bool:

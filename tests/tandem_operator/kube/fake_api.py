@@ -50,6 +50,8 @@ class Fault:
     """Whether no answer ever comes."""
     method: str = ""
     """Only a request by this method meets it; any where empty."""
+    cause: str = ""
+    """Reason of the cause that the answer names; without one it is plain text."""
 
 
 class RefusalError(Exception):
@@ -289,6 +291,9 @@ def _whole(place: Place) -> Place:
 def _failed(request: web.Request, fault: Fault) -> web.StreamResponse:
     if fault.status == 0 and request.transport is not None:
         request.transport.abort()
+    if fault.cause:
+        details = {"causes": [{"reason": fault.cause, "message": "as the test asked"}]}
+        return web.json_response({"kind": "Status", "code": fault.status, "details": details}, status=fault.status)
     return web.Response(status=fault.status or 500, headers=dict(fault.headers), text="as the test asked")
 
 

@@ -72,7 +72,7 @@ class Operator:
             now=self.world.now,
             strangers=names - {pod.name for pod in pods},
             groups=tuple(Child(POD_GROUP, name, uid) for name, uid in self.world.groups.items()),
-            workload=None if self.workload is None else read_workload(self.workload),
+            workload=None if self.workload is None else read_workload(self.workload, job.metadata.uid),
             has_kueue=self.world.kueue is not None,
         )
 

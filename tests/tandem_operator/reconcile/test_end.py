@@ -121,7 +121,7 @@ def test_a_job_that_fails_says_what_its_master_said() -> None:
     operator.world.speak(activity="failed", error="data/math.jsonl:3: no answer; add one")
     operator.world.end_container("math-8b-master", "master", 1)
 
-    settle(operator)
+    wait_for(operator, 5)
 
     assert operator.world.condition("Failed")[2].endswith("; it says: data/math.jsonl:3: no answer; add one")
 

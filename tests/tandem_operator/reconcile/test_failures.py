@@ -151,11 +151,36 @@ def test_ignored_failures_change_nothing() -> None:
 
 def test_the_master_is_not_started_again_in_its_pod() -> None:
     operator = running(failurePolicy=rules_of(({"container": "master"}, "RestartContainer")))
-    operator.world.end_container(MASTER, "master", 1)
+    operator.world.end_container(MASTER, "master", 137)
 
     settle(operator)
 
     assert operator.world.status.attempt == 1
+
+
+def test_an_engine_that_ended_is_the_cause_even_where_its_master_is_seen_to_end_first() -> None:
+    operator = running(failurePolicy=rules_of(({"container": "trainer", "reason": "OOMKilled"}, "FailJob")))
+    operator.world.end_container(MASTER, "master", 1)
+    wait_for(operator, 2)
+    assert operator.world.status.restarts == 0
+    operator.world.end_container(FIRST, "trainer", 1, "OOMKilled")
+
+    settle(operator)
+
+    cause = f"{FIRST}: container trainer ended with exit code 1 (OOMKilled)"
+    assert operator.world.condition("Failed") == ("True", "FailurePolicy", cause)
+
+
+def test_a_master_that_gave_up_by_itself_is_answered_when_nobody_else_has_ended_for_a_while() -> None:
+    operator = running()
+    operator.world.end_container(MASTER, "master", 1)
+    settle(operator)
+    assert operator.decide().wake_after_seconds == 5.0
+
+    wait_for(operator, 5)
+
+    assert (operator.world.status.restarts, operator.world.status.attempt) == (1, 1)
+    assert operator.world.condition("Progressing")[2].startswith(f"{MASTER}: container master ended with exit code 1")
 
 
 def test_more_pods_than_can_be_remembered_are_answered_with_one_restart_of_all() -> None:

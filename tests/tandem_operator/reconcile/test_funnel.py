@@ -115,6 +115,19 @@ async def test_a_child_that_is_refused_does_not_keep_the_status_from_people(stag
     assert stage.told()["PodsScheduled"] == "PodsMissing"
 
 
+async def test_a_job_whose_namespace_is_being_deleted_is_left_alone_without_a_word(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stage.api.faults.append(Fault(status=403, method="PATCH", cause="NamespaceTerminating"))
+    stage.hand_over()
+
+    await eventually(lambda: "its namespace is being deleted" in caplog.text, "the word in the log")
+
+    assert [record.levelname for record in caplog.records if "tandem_operator" in record.name] == ["INFO"]
+    assert stage.created() == []
+
+
 async def test_a_status_over_a_newer_job_is_refused_and_the_job_is_looked_at_again(stage: Stage) -> None:
     stage.hand_over()
     newer = await stage.api.write(f"{JOBS}/math-8b", deepcopy(stage.body))

@@ -187,6 +187,23 @@ def test_a_workload_that_somebody_deletes_takes_the_pods_along_and_the_job_queue
     assert queue_of(operator).workload is not None
 
 
+def test_a_job_does_not_run_on_the_permission_of_an_earlier_job_of_its_name() -> None:
+    operator = queued()
+    queue_of(operator).admit(operator.world.now)
+    workload = queue_of(operator).workload
+    assert workload is not None
+    workload["metadata"]["ownerReferences"][0]["uid"] = "an earlier job"
+
+    settle(operator)
+    before = dict(operator.world.pods)
+    queue_of(operator).workload = None
+    settle(operator)
+
+    assert before == {}
+    assert operator.world.condition("Admitted")[1] == "Queued"
+    assert queue_of(operator).workload is not None
+
+
 def test_without_kueue_the_job_runs_and_condition_and_event_say_so() -> None:
     operator = start_all(settle(Operator(World.with_job(**QUEUED))))
 

@@ -62,7 +62,8 @@ def admitted() -> WorkloadView:
         "admission": {"clusterQueue": "all", "podSetAssignments": assignments},
         "admissionChecks": [{"name": "capacity", "state": "Ready", "podSetUpdates": [update]}],
     }
-    return read_workload({"metadata": {"name": "rljob-math-8b", "uid": "u", "resourceVersion": "1"}, "status": status})
+    metadata: Any = {"name": "rljob-math-8b", "uid": "u", "resourceVersion": "1", "ownerReferences": [{"uid": "job"}]}
+    return read_workload({"metadata": metadata, "status": status}, "job")
 
 
 async def test_an_admitted_job_goes_where_its_flavors_and_its_admission_checks_say(reader: Reader) -> None:
