@@ -83,6 +83,12 @@ class ChildCache:
             raise LookupError(f"{kind.plural}: not watched; add them to the cache's kinds")
         return not any(reflector.is_absent for reflector in found)
 
+    def look_again(self, kind: ResourceKind) -> None:
+        """List and watch a kind at once that was not served so far."""
+        for (watched, _), reflector in self._reflectors.items():
+            if watched == kind:
+                reflector.look_again()
+
     def jobs(self) -> frozenset[JobKey]:
         """Return the jobs that have any children."""
         return frozenset().union(*(reflector.index.jobs() for reflector in self._reflectors.values()))

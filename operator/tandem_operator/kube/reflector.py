@@ -36,8 +36,8 @@ class WatchTiming:
     """
     silences_before_list: int = 24
     """After so many silent watches in a row, an hour, everything is listed again."""
-    absent_seconds: float = 300.0
-    """How often it is tried whether an optional kind has come to be served."""
+    absent_seconds: float = 3600.0
+    """How often it is tried whether an optional kind has come to be served; whoever needs it asks by itself."""
     backoff: Backoff = _WATCH_BACKOFF
     steady_seconds: float = 5.0
     """A watch that lasted so long, or brought an event, ends a row of failures."""
@@ -71,6 +71,7 @@ class Reflector:
         self._num_silences = 0
         self._told = ""
         self._is_absent = False
+        self._again = asyncio.Event()
         self._heard_at = time.monotonic()
 
     @property
@@ -105,7 +106,18 @@ class Reflector:
                 pause_seconds = self._after(error)
             else:
                 pause_seconds = self._pause_seconds()
-            await asyncio.sleep(pause_seconds)
+            await self._pause(pause_seconds)
+
+    def look_again(self) -> None:
+        """End a pause: the kind is served now."""
+        self._again.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for longer than until somebody says that it is worth another try."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._again.wait()
+        self._again.clear()
 
     async def _list(self) -> None:
         """List everything into the index."""

@@ -40,7 +40,7 @@ from tandem_operator.reconcile.observed import Observed
 from tandem_operator.reconcile.pods import is_owned, read_pod
 from tandem_operator.reconcile.record import Body, JobRecord, Place
 from tandem_operator.reconcile.steps import Cluster, change_children, delete_job, tell, write_status
-from tandem_operator.reconcile.survey import survey
+from tandem_operator.reconcile.survey import Surveyor
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Funnels:
 
     def __init__(self, cluster: Cluster, place: Place, hooks: Hooks | None = None, workers: int = 8) -> None:
         self._cluster = cluster
+        self._surveyor = Surveyor(cluster.client, cluster.cache)
         self._place = place
         self._hooks = hooks or Hooks()
         self._workers = workers
@@ -198,9 +199,8 @@ class Funnels:
         if job is None:
             await self._refuse(record, record.problem or "")
             return
-        observed = self._observe(key, record, job)
-        client, cache = self._cluster.client, self._cluster.cache
-        offer = await survey(client, cache, job, observed.workload, record.offer)
+        observed = self._observe(key, record, job, has_kueue=await self._surveyor.has_queues(job))
+        offer = await self._surveyor.survey(job, observed.workload, record.offer)
         decision = decide(observed, record.plan(job, observed.status.attempt, self._place, offer))
         await self._carry_out(key, record, observed, decision)
 
@@ -215,7 +215,7 @@ class Funnels:
         await write_status(self._cluster, record, decision)
         tell(self._cluster, record, decision.notes)
 
-    def _observe(self, key: Key, record: JobRecord, job: RLJob) -> Observed:
+    def _observe(self, key: Key, record: JobRecord, job: RLJob, *, has_kueue: bool) -> Observed:
         cache, status = self._cluster.cache, record.status()
         found = cache.children(*key, POD)
         owned = [pod for pod in found if is_owned(pod, job.metadata.uid)]
@@ -242,7 +242,7 @@ class Funnels:
             strangers=frozenset(name_of(pod) for pod in found) - {pod.name for pod in pods},
             groups=self._groups(key),
             workload=next((read_workload(item, job.metadata.uid) for item in workloads), None),
-            has_kueue=cache.serves(KUEUE_WORKLOAD),
+            has_kueue=has_kueue,
         )
 
     def _groups(self, key: Key) -> tuple[Child, ...]:

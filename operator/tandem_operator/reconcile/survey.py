@@ -1,7 +1,8 @@
 """What a cluster offers a job beyond nodes: gangs, queues, priorities. Read once for each answer of a queue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 
 from pydantic import JsonValue
 
@@ -11,6 +12,7 @@ from tandem_operator.kube.cache import ChildCache
 from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.manifest import Manifest, number, section, sections
 from tandem_operator.kube.resources import (
+    KUEUE_WORKLOAD,
     POD_GROUP,
     POD_GROUP_BETA,
     PRIORITY_CLASS,
@@ -28,6 +30,8 @@ GANG_KINDS: Mapping[GangProvider, tuple[ResourceKind, ...]] = {
     GangProvider.VOLCANO: (VOLCANO_POD_GROUP,),
 }
 """PodGroups of each provider, the newest version first."""
+ABSENT_SECONDS = 30.0
+"""For how long a kind is taken for absent without asking again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +49,52 @@ class Offer:
         return (self.gang_api, self.priority, self.admission.id)
 
 
-def gang_api(cache: ChildCache, provider: GangProvider) -> str | None:
-    """Return the newest served version of a provider's PodGroup."""
-    return next((kind.api_version for kind in GANG_KINDS[provider] if cache.serves(kind)), None)
+class Surveyor:
+    """Asks the cluster of one operator."""
 
+    def __init__(self, client: KubeClient, cache: ChildCache, clock: Callable[[], float] = monotonic) -> None:
+        self._client = client
+        self._cache = cache
+        self._clock = clock
+        self._absent_at: dict[ResourceKind, float] = {}
+        """When a kind was last found not to be served."""
 
-async def survey(client: KubeClient, cache: ChildCache, job: RLJob, view: WorkloadView | None, known: Offer) -> Offer:
-    """Return the offer for a job. What `known` tells already is not read again; ApiError where it cannot be read."""
-    priority_class = job.spec.scheduling.priority_class_name
-    priority = known.priority
-    if wants_queue(job) and view is None and priority_class is not None:
-        priority = number(await client.get(PRIORITY_CLASS, None, priority_class), "value")
-    admission = known.admission
-    if view is not None and view.is_admitted and view.admission_id != admission.id:
-        admission = await _admission(client, view)
-    return Offer(gang_api(cache, job.spec.scheduling.gang), priority, admission)
+    async def serves(self, kind: ResourceKind) -> bool:
+        """Return whether the cluster has a kind; asked anew, every 30 s at most, where the cache knows none of it.
+
+        A queue that was installed a moment ago must not be passed by.
+        """
+        if self._cache.serves(kind):
+            return True
+        if self._clock() - self._absent_at.get(kind, float("-inf")) < ABSENT_SECONDS:
+            return False
+        if await self._client.serves(kind):
+            self._cache.look_again(kind)
+            return True
+        self._absent_at[kind] = self._clock()
+        return False
+
+    async def has_queues(self, job: RLJob) -> bool:
+        """Return whether there is a Kueue that the job can wait in; False for a job that asks for none."""
+        return wants_queue(job) and await self.serves(KUEUE_WORKLOAD)
+
+    async def survey(self, job: RLJob, view: WorkloadView | None, known: Offer) -> Offer:
+        """Return the offer for a job. What `known` tells is not read again; ApiError where it cannot be read."""
+        priority_class = job.spec.scheduling.priority_class_name
+        priority = known.priority
+        if wants_queue(job) and view is None and priority_class is not None:
+            priority = number(await self._client.get(PRIORITY_CLASS, None, priority_class), "value")
+        admission = known.admission
+        if view is not None and view.is_admitted and view.admission_id != admission.id:
+            admission = await _admission(self._client, view)
+        return Offer(await self._gang_api(job.spec.scheduling.gang), priority, admission)
+
+    async def _gang_api(self, provider: GangProvider) -> str | None:
+        """Return the newest served version of a provider's PodGroup."""
+        for kind in GANG_KINDS[provider]:
+            if await self.serves(kind):
+                return kind.api_version
+        return None
 
 
 async def _admission(client: KubeClient, view: WorkloadView) -> Admission:

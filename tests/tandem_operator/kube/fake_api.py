@@ -17,7 +17,11 @@ import orjson
 from aiohttp import web
 
 PATH = re.compile(r"(/api/v1|/apis/[^/]+/[^/]+)(?:/namespaces/([^/]+))?/([^/]+)(?:/([^/]+))?(?:/(status))?")
-SERVED = {"/apis/tandem.dev/v1alpha1": ("rljobs",), "/api/v1": ("pods", "configmaps")}
+SERVED = {
+    "/apis/tandem.dev/v1alpha1": ("rljobs",),
+    "/api/v1": ("pods", "configmaps"),
+}
+"""What discovery names by default."""
 
 Json = dict[str, Any]
 
@@ -71,6 +75,7 @@ class FakeApi:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self.bodies: list[Json] = []
         self.authorizations: list[str] = []
+        self.discovered = dict(SERVED)
         self.unserved: set[str] = set()
         """Kinds that this cluster does not know."""
         self.compacted = 0
@@ -148,8 +153,9 @@ class FakeApi:
         return self.faults.popleft()
 
     async def _carry_out(self, request: web.Request) -> web.StreamResponse:
-        if request.path in SERVED:
-            return web.json_response({"resources": [{"name": name} for name in SERVED[request.path]]})
+        if request.path in self.discovered:
+            known = [name for name in self.discovered[request.path] if name not in self.unserved]
+            return web.json_response({"resources": [{"name": name} for name in known]})
         place = _place(request.path)
         if place.plural in self.unserved:
             raise RefusalError(404, "NotFound", "the server could not find the requested resource")

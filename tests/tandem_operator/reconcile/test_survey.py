@@ -1,5 +1,6 @@
 """What the funnel reads of a cluster for a job: its gang, its priority, the nodes that a queue has given."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from tandem_operator.kube.cache import ChildCache, WatchedKind
 from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.credentials import connect
 from tandem_operator.kube.errors import NotFoundError
-from tandem_operator.kube.resources import POD_GROUP, POD_GROUP_BETA, VOLCANO_POD_GROUP
+from tandem_operator.kube.resources import KUEUE_WORKLOAD
 from tandem_operator.plan.surroundings import Assignment
 from tandem_operator.reconcile.admission import WorkloadView, read_workload
-from tandem_operator.reconcile.survey import Offer, survey
+from tandem_operator.reconcile.funnel import OPTIONAL_KINDS
+from tandem_operator.reconcile.survey import Offer, Surveyor
 from tests.tandem_operator.jobs import job_with
 from tests.tandem_operator.kube.conftest import QUICK, write_kubeconfig
 from tests.tandem_operator.kube.fake_api import FakeApi
+from tests.tandem_operator.kube.waiting import eventually
 
 FLAVORS = "/apis/kueue.x-k8s.io/v1beta2/resourceflavors"
 CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -28,17 +31,24 @@ class Reader:
 
     def __init__(self, api: FakeApi, client: KubeClient) -> None:
         self.api, self.client = api, client
-        kinds = (POD_GROUP, POD_GROUP_BETA, VOLCANO_POD_GROUP)
-        watched = [WatchedKind(kind, optional=True) for kind in kinds]
+        watched = [WatchedKind(kind, optional=True) for kind in OPTIONAL_KINDS]
         self.cache = ChildCache(client, watched, on_change=lambda namespace, job: None)
+        self.now = 1000.0
+        self.surveyor = Surveyor(client, self.cache, lambda: self.now)
 
     async def survey(self, view: WorkloadView | None, known: Offer, job: Any = QUEUED) -> Offer:
-        return await survey(self.client, self.cache, job, view, known)
+        return await self.surveyor.survey(job, view, known)
 
 
 @pytest.fixture
 async def reader(tmp_path: Path) -> AsyncIterator[Reader]:
     api = FakeApi()
+    api.discovered |= {
+        "/apis/kueue.x-k8s.io/v1beta2": ("workloads",),
+        "/apis/scheduling.k8s.io/v1beta1": ("podgroups",),
+        "/apis/scheduling.k8s.io/v1alpha2": ("podgroups",),
+        "/apis/scheduling.volcano.sh/v1beta1": ("podgroups",),
+    }
     await api.start()
     connection = await connect(write_kubeconfig(tmp_path, api.url))
     yield Reader(api, KubeClient(connection, retry=QUICK))
@@ -109,6 +119,23 @@ async def test_nothing_is_read_for_a_job_without_a_queue(reader: Reader) -> None
 
     assert offer == Offer()
     assert reader.api.requests == []
+
+
+async def test_a_queue_that_was_installed_a_moment_ago_is_not_passed_by(reader: Reader) -> None:
+    reader.api.unserved.add("workloads")
+    reading = asyncio.create_task(reader.cache.run())
+    await asyncio.wait_for(reader.cache.synced.wait(), 20)
+    before = await reader.surveyor.serves(KUEUE_WORKLOAD)
+
+    reader.api.unserved.clear()
+    at_once = await reader.surveyor.serves(KUEUE_WORKLOAD)
+    reader.now += 31
+    later = await reader.surveyor.serves(KUEUE_WORKLOAD)
+
+    assert (before, at_once, later) == (False, False, True)
+    await eventually(lambda: reader.cache.serves(KUEUE_WORKLOAD), "the kind in the cache")
+    reading.cancel()
+    await asyncio.wait([reading])
 
 
 @pytest.mark.parametrize(
