@@ -10,6 +10,10 @@ from pydantic import ValidationError
 from tandem_api.engine import JobConfig
 from tandem_api.registry import Keys
 
+DEVICE_VARIABLE = "TANDEM_DEVICE"
+"""Overrides the device of the job's configuration, where a claim gives something else than CUDA devices."""
+DEVICES = ("cpu", "cuda")
+
 
 class SettingsError(Exception):
     """The container was set up wrongly."""
@@ -33,12 +37,17 @@ class Settings:
     def keys(self) -> Keys:
         return Keys(self.config.namespace, self.config.name)
 
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether a trainer shares this pod; in the job's other pods servers are alone."""
+        return self.pod in self.config.hybrid_pods
+
     @classmethod
     def from_environment(cls) -> Self:
         """Read the environment; raise SettingsError naming the variable that is missing or the file that is wrong."""
         state = os.environ.get("TANDEM_STATE")
         return cls(
-            config=_job_config(_content("TANDEM_CONFIG")),
+            config=read_job_config(),
             token=_content("TANDEM_TOKEN_FILE").strip(),
             etcd=tuple(_variable("TANDEM_ETCD").split(",")),
             pod=_variable("POD_NAME"),
@@ -46,6 +55,17 @@ class Settings:
             shared=Path(_variable("TANDEM_SHARED")),
             state=Path(state) if state else None,
         )
+
+
+def read_job_config() -> JobConfig:
+    """Return the job's configuration with the device that the environment names, if any; raise SettingsError."""
+    config = _job_config(_content("TANDEM_CONFIG"))
+    device = os.environ.get(DEVICE_VARIABLE)
+    if device is None:
+        return config
+    if device not in DEVICES:
+        raise SettingsError(f"{DEVICE_VARIABLE}: is {device!r}; use {' or '.join(DEVICES)}, or leave it unset")
+    return config.model_copy(update={"device": device})
 
 
 def _variable(name: str) -> str:

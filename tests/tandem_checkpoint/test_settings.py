@@ -22,6 +22,7 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("POD_IP", "10.1.0.7")
     monkeypatch.setenv("TANDEM_SHARED", "/shared")
     monkeypatch.delenv("TANDEM_STATE", raising=False)
+    monkeypatch.delenv("TANDEM_DEVICE", raising=False)
     return tmp_path
 
 
@@ -57,4 +58,26 @@ def test_a_configuration_of_another_version_is_refused_by_the_field_it_differs_i
     (container / "config.json").write_text('{"namespace": "default", "somethingNew": 1}')
 
     with pytest.raises(SettingsError, match=r"TANDEM_CONFIG: \w+: .*; are operator and engine of the same version\?"):
+        Settings.from_environment()
+
+
+@pytest.mark.usefixtures("container")
+def test_the_device_is_the_configurations() -> None:
+    assert Settings.from_environment().config.device == "cpu"
+
+
+@pytest.mark.usefixtures("container")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_environment_may_name_another_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_DEVICE", device)
+
+    assert Settings.from_environment().config.device == device
+
+
+@pytest.mark.usefixtures("container")
+@pytest.mark.parametrize("device", ["tpu", "CPU", ""])
+def test_a_device_that_does_not_exist_is_refused_in_one_line(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_DEVICE", device)
+
+    with pytest.raises(SettingsError, match=f"^TANDEM_DEVICE: is '{device}'; use cpu or cuda, or leave it unset$"):
         Settings.from_environment()

@@ -2,15 +2,14 @@
 
 import argparse
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
 
-from tandem_api.engine import JobConfig
 from tandem_checkpoint.process.channel import ChannelClosed, ChildChannel
 from tandem_checkpoint.process.commands import RANK_COMMAND, Ready
 from tandem_checkpoint.process.parent import die_with_parent
+from tandem_checkpoint.settings import read_job_config
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="one Megatron-Core trainer rank; started by tandem-engine")
     parser.add_argument("--policy", type=Path, required=True, help="Hugging Face folder with the weights to start from")
     options = parser.parse_args()
-    config = JobConfig.model_validate_json(Path(os.environ["TANDEM_CONFIG"]).read_text())
+    config = read_job_config()
     channel = ChildChannel.inherited()
     from tandem_sidecars.megatron.rank import Rank
 
