@@ -4,6 +4,7 @@ from pydantic import Field
 
 from tandem_api.job.spec import RLJobSpec
 from tandem_api.resource import Resource
+from tandem_api.weights import Shard
 
 ENGINE_PORT_TRAIN = 8701
 ENGINE_PORT_ROLLOUT = 8702
@@ -97,6 +98,20 @@ class SaveResponse(Resource):
     """The folder."""
     num_bytes: int
     """Size of the weight files."""
+
+
+class HeldWeights(Resource):
+    """GET /v1/weights/{generation}: what this pod's segments hold of a generation; 404 where that is nothing.
+
+    GET /v1/weights/{generation}/segment answers the bytes themselves, those of a Range header (206) or all of them.
+    """
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    segment_bytes: int = Field(ge=0)
+    """Size of the whole segment."""
+    shards: tuple[Shard, ...]
+    """What each rank of the pod wrote, with the checksum of each piece."""
 
 
 class ProblemDetails(Resource):

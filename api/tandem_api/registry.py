@@ -113,7 +113,7 @@ class StageSpan(Resource):
     """How long one member spent in one stage of a switch."""
 
     stage: str
-    """One of drain, export, offload, start, load, ready (to Infer), abort, stop, reload, ready (to Train)."""
+    """One of drain, export, offload, fetch, start, load, ready (to Infer), abort, stop, reload, ready (to Train)."""
     started_at: float
     """Unix time in seconds."""
     seconds: float = Field(ge=0)

@@ -27,6 +27,7 @@ from tandem_checkpoint.switch.member import LEASE_SECONDS, Member
 from tandem_checkpoint.switch.rollout import RolloutSide
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.switch.train import TrainSide
+from tandem_checkpoint.transfer.fetch import FetchFailed
 
 logger = logging.getLogger("tandem_checkpoint")
 
@@ -34,6 +35,7 @@ TOKEN_FILE = "gpu.token"
 KNOWN_ERRORS = (
     RegistryError,
     ChildGone,
+    FetchFailed,
     SegmentError,
     SettingsError,
     PolicyFolderError,
@@ -92,11 +94,14 @@ async def _run(role: Role) -> None:
         side = trainer or RolloutSide(around, token)
         member = Member(side, around)
         record = side.record()
-        app = build_app(settings.token, lambda: member.status, trainer)
+        app = build_app(settings.token, lambda: member.status, trainer, trainer.exports if trainer else None)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(serve(app, settings.address, record.port), name="http")
                 tasks.create_task(member.run(lease), name="member")
+        except asyncio.CancelledError:
+            await lease.revoke()  # asked to stop: from now on nobody shall ask anything of us
+            raise
         finally:
             with suppress(ProcessLookupError):
                 await asyncio.shield(side.close())

@@ -8,15 +8,24 @@ from typing import Annotated, Protocol
 import uvicorn
 from fastapi import Depends, FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
-from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
+from tandem_api.engine import HeldWeights, ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
 from tandem_api.registry import MemberState, MemberStatus
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.switch.train import WrongPhase
+from tandem_checkpoint.transfer.byte_range import BadRange, parse_range
+from tandem_checkpoint.transfer.exports import Exports, NotHeld, chunks
 
-STATUS_OF = {WrongPhase: 409, CommandRefused: 422, RequestValidationError: 422, ChildGone: 503}
+STATUS_OF = {
+    NotHeld: 404,
+    WrongPhase: 409,
+    BadRange: 416,
+    CommandRefused: 422,
+    RequestValidationError: 422,
+    ChildGone: 503,
+}
 """HTTP status of each error that a request can meet."""
 
 
@@ -32,8 +41,10 @@ class Trainer(Protocol):
     async def save(self, request: SaveRequest) -> SaveResponse: ...
 
 
-def build_app(token: str, status: Callable[[], MemberStatus], trainer: Trainer | None) -> FastAPI:
-    """Return the API of one member; a trainer also trains and saves."""
+def build_app(
+    token: str, status: Callable[[], MemberStatus], trainer: Trainer | None, exports: Exports | None = None
+) -> FastAPI:
+    """Return the API of one member; a trainer also trains and saves, and who exports gives others its bytes."""
     app = FastAPI(title="tandem-engine", version="1")
     for error in (*STATUS_OF, Unauthorized):
         app.add_exception_handler(error, _problem)
@@ -59,6 +70,8 @@ def build_app(token: str, status: Callable[[], MemberStatus], trainer: Trainer |
 
     if trainer is not None:
         _add_trainer(app, guard, trainer)
+    if exports is not None:
+        _add_exports(app, guard, exports)
     return app
 
 
@@ -72,6 +85,32 @@ def _add_trainer(app: FastAPI, guard: list[object], trainer: Trainer) -> None:
     async def save(request: SaveRequest) -> SaveResponse:
         """Write the current weights as a Hugging Face folder."""
         return await trainer.save(request)
+
+
+def _add_exports(app: FastAPI, guard: list[object], exports: Exports) -> None:
+    @app.get("/v1/weights/{generation}", dependencies=guard)  # type: ignore[arg-type]
+    async def weights(generation: int) -> HeldWeights:
+        """The shards of this pod. 404: the generation is not, or no longer, in its segments."""
+        return exports.get(generation).weights
+
+    @app.get("/v1/weights/{generation}/segment", dependencies=guard)  # type: ignore[arg-type]
+    async def segment(generation: int, byte_range: Annotated[str, Header(alias="range")] = "") -> StreamingResponse:
+        """The bytes of the segment: those of the Range header (206), else all.
+
+        404 as above; 416: no such range. A segment may be overwritten while it is read: compare the checksums.
+        """
+        held = exports.get(generation)
+        total = held.weights.segment_bytes
+        wanted = parse_range(byte_range, total)
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(wanted.num_bytes)}
+        if byte_range:
+            headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{total}"
+        return StreamingResponse(
+            chunks(held.path, wanted.start, wanted.stop),
+            status_code=206 if byte_range else 200,
+            media_type="application/octet-stream",
+            headers=headers,
+        )
 
 
 def _bearer(token: str) -> Callable[[str], Awaitable[None]]:

@@ -1,7 +1,7 @@
 """A registry in memory that keeps etcd's promises: transactions, leases, watches without a gap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,7 +15,12 @@ class FakeLease:
     """A lease that lasts until a test expires it."""
 
     id: int
+    end: Callable[[int], None]
     alive: bool = True
+
+    async def revoke(self) -> None:
+        if self.alive:
+            self.end(self.id)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +81,7 @@ class FakeRegistry:
     @asynccontextmanager
     async def lease(self, seconds: int) -> AsyncIterator[FakeLease]:
         await self._arrive()
-        lease = FakeLease(next(self._numbers))
+        lease = FakeLease(next(self._numbers), self.expire)
         self.leases[lease.id] = lease
         try:
             yield lease

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
 from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, StepMetrics, TrainRequest, TrainResponse
 from tandem_api.registry import MemberState, MemberStatus
@@ -16,6 +17,7 @@ from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.switch.train import TrainSide, WrongPhase
+from tandem_checkpoint.transfer.exports import Exports
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.jobs import job_config, settings_of
 from tests.tandem_checkpoint.policies import write_config
@@ -169,6 +171,14 @@ async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
 
     assert {"/healthz", "/readyz", "/v1/status", "/v1/train", "/v1/save"} == set(document["paths"])
     assert "maxLogprobDifference" in document["components"]["schemas"]["TrainRequest"]["properties"]
+
+
+async def test_who_exports_gives_others_its_bytes(member: Member, tmp_path: Path) -> None:
+    app = build_app("secret", member.status, member, Exports(tmp_path))
+
+    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+
+    assert paths >= {"/v1/weights/{generation}", "/v1/weights/{generation}/segment"}
 
 
 async def test_a_server_has_nothing_to_train(member: Member) -> None:

@@ -19,6 +19,7 @@ from tandem_checkpoint.segments.manifest import BrokenSegment
 from tandem_checkpoint.switch.member import Member
 from tandem_checkpoint.switch.side import Outcome, Surroundings
 from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.transfer.fetch import FetchFailed
 from tests.fakes.registry import FakeLease, FakeRegistry
 from tests.tandem_checkpoint.jobs import POD, job_config, settings_of
 
@@ -34,6 +35,9 @@ class ScriptedSide:
     start_error: Exception | None = None
     error: Exception | None = None
     slow: bool = False
+    slow_seconds: float = SOON
+    awaited: bool = True
+    deadlines: list[float] = field(default_factory=list)
     ending: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -63,12 +67,20 @@ class ScriptedSide:
 
     async def _switch(self, name: str, desired: Desired, stopwatch: Stopwatch, outcome: Outcome) -> Outcome:
         self.acts.append((name, desired.epoch))
+        self.deadlines.append(desired.deadline)
         with stopwatch.stage("export"):
             if self.slow:
-                await asyncio.sleep(SOON)
+                await self._sleep(desired)
             if self.error is not None:
                 raise self.error
         return outcome
+
+    async def _sleep(self, desired: Desired) -> None:
+        try:
+            await asyncio.sleep(self.slow_seconds)
+        except asyncio.CancelledError:
+            self.acts.append(("given up", desired.epoch))
+            raise
 
 
 @dataclass(slots=True)
@@ -239,6 +251,55 @@ async def test_a_switch_past_its_deadline_has_failed(scene: Scene) -> None:
     status = await scene.status(MemberState.FAILED, epoch=1)
 
     assert status.error == "the deadline of the switch has passed"
+
+
+async def test_a_member_that_nobody_waits_for_has_its_own_time_when_it_comes_late() -> None:
+    async with running_member(ScriptedSide(awaited=False)) as scene:
+        await scene.master_appears()
+        await scene.want(1, deadline_seconds=-60.0)
+
+        await scene.status(MemberState.SERVING, epoch=1)
+
+        assert scene.side.deadlines[0] > time.time()
+
+
+async def test_a_member_that_nobody_waits_for_goes_on_with_the_master() -> None:
+    async with running_member(ScriptedSide(awaited=False, slow=True)) as scene:
+        await scene.master_appears()
+        await scene.want(1)
+        await scene.status(MemberState.SWITCHING, epoch=1)
+        scene.side.slow = False
+
+        await scene.want(2, Phase.TRAIN)
+
+        await scene.status(MemberState.TRAINING, epoch=2)
+        assert scene.side.acts == [("start", 0), ("infer", 1), ("given up", 1), ("train", 2)]
+
+
+async def test_a_member_that_is_waited_for_ends_its_switch_first(scene: Scene) -> None:
+    await scene.master_appears()
+    scene.side.slow, scene.side.slow_seconds = True, 0.2
+    await scene.want(1)
+    await scene.status(MemberState.SWITCHING, epoch=1)
+
+    await scene.want(2, Phase.TRAIN)
+
+    await scene.status(MemberState.TRAINING, epoch=2)
+    assert scene.side.acts == [("start", 0), ("infer", 1), ("train", 2)]
+
+
+async def test_a_fetch_that_fails_is_told_and_the_next_epoch_is_acted_on() -> None:
+    error = FetchFailed("generation 1: a could not be fetched from any pod: toy-hybrid-0: answered 404")
+    async with running_member(ScriptedSide(awaited=False, error=error)) as scene:
+        await scene.master_appears()
+        await scene.want(1)
+
+        status = await scene.status(MemberState.FAILED, epoch=1)
+        scene.side.error = None
+        await scene.want(2)
+
+        assert status.error == str(error)
+        await scene.status(MemberState.SERVING, epoch=2)
 
 
 async def test_a_lost_lease_ends_the_member(scene: Scene) -> None:

@@ -118,6 +118,17 @@ async def test_an_expired_lease_takes_its_keys_along(stage: Stage, prefix: str) 
         assert await stage.registry.get(f"{prefix}leased") is None
 
 
+async def test_a_revoked_lease_takes_its_keys_along_at_once(registry: Registry, prefix: str) -> None:
+    async with registry.lease(30) as lease:
+        await registry.put(f"{prefix}leased", "x", lease=lease.id)
+
+        await lease.revoke()
+        await lease.revoke()
+
+        assert not lease.alive
+        assert await registry.get(f"{prefix}leased") is None
+
+
 async def test_a_lease_knows_that_it_has_expired(stage: Stage) -> None:
     async with stage.registry.lease(3) as lease:
         assert lease.alive

@@ -68,6 +68,21 @@ async def test_all_servers_of_a_pod_are_forked_and_serve(pod: Pod) -> None:
     assert len({server.pid for server in restart.servers}) == 2
 
 
+async def test_a_preparation_that_is_given_up_leaves_no_server_that_nobody_knows(zygote: Zygote) -> None:
+    restart = Restart(zygote, [("serve",), ("serve",)])
+    preparing = asyncio.create_task(restart.prepare())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    preparing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await preparing
+
+    assert len(psutil.Process(zygote.pid).children()) == len(restart.servers) == 2
+    await restart.stop()
+    assert psutil.Process(zygote.pid).children() == []
+
+
 async def test_a_stopped_server_leaves_no_process_of_its_group(pod: Pod) -> None:
     restart = await pod.serving("family")
     (server,) = restart.servers

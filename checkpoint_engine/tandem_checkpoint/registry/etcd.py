@@ -117,8 +117,7 @@ class EtcdRegistry:
             renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await renewal
-            with suppress(EtcdError, TimeoutError, grpc.aio.AioRpcError):  # it may be gone already, or etcd itself
-                await self._leases.revoke(granted.ID, timeout=1.0, max_attempts=1)
+            await lease.revoke()
 
     async def _list(self, prefix: str) -> tuple[dict[str, str], int]:
         """Return all keys with their values at one revision, page by page: gRPC takes at most 4 MiB a message."""
@@ -163,6 +162,7 @@ class EtcdLease:
         self._seconds = seconds
         self._renewed_at = monotonic()
         self._expired = False
+        self._revoked = False
 
     @property
     def id(self) -> int:
@@ -187,6 +187,13 @@ class EtcdLease:
                 self._expired = True
             else:
                 self._renewed_at = sent_at
+
+    async def revoke(self) -> None:
+        if self._revoked:
+            return
+        self._expired = self._revoked = True
+        with suppress(EtcdError, TimeoutError, grpc.aio.AioRpcError):  # it may be gone already, or etcd itself
+            await self._leases.revoke(self._id, timeout=1.0, max_attempts=1)
 
     async def _renew_once(self) -> LeaseKeepAliveResponse:
         stream = self._leases.keep_alive(self._id)

@@ -52,6 +52,10 @@ class Lease(Protocol):
         """False once the lease has expired, or was not renewed for its whole time to live."""
         ...
 
+    async def revoke(self) -> None:
+        """End the lease now, and with it its keys; harmless where it has ended or the registry is away."""
+        ...
+
 
 class Registry(Protocol):
     """etcd, as far as Tandem uses it. Every call has a deadline and raises RegistryUnreachable past it."""

@@ -1,6 +1,7 @@
 """What a server is told about the generation it shall bind, and the check that it got just that."""
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pydantic import Field
@@ -43,10 +44,18 @@ class Manifest(Resource):
 
 def manifest_of(layout: SegmentLayout, shards: Sequence[Shard], path: str) -> Manifest:
     """Join the shards of a pod; raise BrokenSegment where a tensor is missing or lies in a wrong place."""
-    pieces = tuple(piece for shard in shards for piece in shard.pieces)
-    _check_coverage(layout, pieces)
+    return manifest_of_pieces(
+        layout, shards[0].generation, tuple(piece for shard in shards for piece in shard.pieces), path
+    )
+
+
+def manifest_of_pieces(layout: SegmentLayout, generation: int, pieces: tuple[Piece, ...], path: str) -> Manifest:
+    """Return the manifest of a segment with these pieces; errors as for manifest_of."""
+    odd = _odd_tensors(layout, pieces)
+    if odd:
+        raise BrokenSegment(f"the registered pieces do not make up {', '.join(odd[:3])} exactly once")
     return Manifest(
-        generation=shards[0].generation,
+        generation=generation,
         segment=path,
         dtype=layout.dtype,
         parameters=tuple(
@@ -55,6 +64,11 @@ def manifest_of(layout: SegmentLayout, shards: Sequence[Shard], path: str) -> Ma
         ),
         pieces=pieces,
     )
+
+
+def covers(layout: SegmentLayout, pieces: Sequence[Piece]) -> bool:
+    """Tell whether every byte of every tensor belongs to exactly one piece."""
+    return not _odd_tensors(layout, pieces)
 
 
 def verify(buffer: Buffer, pieces: Iterable[Piece]) -> None:
@@ -75,14 +89,12 @@ def checksum(data: Buffer) -> int:
     return zlib.crc32(data)
 
 
-def _check_coverage(layout: SegmentLayout, pieces: Sequence[Piece]) -> None:
-    """Every byte of every tensor belongs to exactly one piece."""
-    found = sorted((piece.offset_bytes, piece.num_bytes, piece.tensor) for piece in pieces)
-    wanted = sorted(
+def _odd_tensors(layout: SegmentLayout, pieces: Sequence[Piece]) -> list[str]:
+    """Return the tensors whose bytes do not belong to exactly one piece each, by name."""
+    found = Counter((piece.offset_bytes, piece.num_bytes, piece.tensor) for piece in pieces)
+    wanted = Counter(
         (placed.offset_bytes, placed.num_bytes, placed.tensor.name)
         for parameter in layout.parameters
         for placed in parameter.tensors
     )
-    if found != wanted:
-        odd = sorted({name for *_, name in set(found) ^ set(wanted)})
-        raise BrokenSegment(f"the registered pieces do not make up {', '.join(odd[:3])} exactly once")
+    return sorted({name for *_, name in (found - wanted) + (wanted - found)})

@@ -46,12 +46,17 @@ def map_for_reading(path: Path) -> mmap.mmap:
     return _map(path, mmap.MAP_PRIVATE)
 
 
-def _map(path: Path, flags: int) -> mmap.mmap:
+def map_for_sending(path: Path) -> mmap.mmap:
+    """Map a segment shared and read-only, to send its bytes to other pods."""
+    return _map(path, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
+def _map(path: Path, flags: int, protection: int = mmap.PROT_READ | mmap.PROT_WRITE) -> mmap.mmap:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         raise SegmentError(f"{path} is missing; was the shared volume emptied?") from None
     try:
-        return mmap.mmap(descriptor, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return mmap.mmap(descriptor, 0, flags=flags, prot=protection)
     finally:
         os.close(descriptor)

@@ -2,11 +2,13 @@
 
 * A `desired` with a newer epoch than ours, while the master is alive: Switching -> Serving, Training or Idle.
 * Where that goes wrong: Failed, with the cause.
+* A member that nobody waits for (rollout-only) has its own time for it, and gives up once the master has gone on.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 
 from tandem_api.job import Phase
 from tandem_api.registry import Desired, MemberState, MemberStatus
@@ -20,6 +22,7 @@ from tandem_checkpoint.segments.manifest import BrokenSegment
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.side import Outcome, Side, Surroundings
 from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.transfer.fetch import FetchFailed
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ SWITCH_ERRORS = (
     CommandRefused,
     TokenTimeout,
     BrokenSegment,
+    FetchFailed,
     SegmentError,
     RegistryError,
     TimeoutError,
@@ -83,20 +87,46 @@ class Member:
         desired = Desired.model_validate_json(raw)
         return desired if desired.epoch > self.status.epoch else None
 
-    async def _switch(self, desired: Desired) -> None:
+    async def _switch(self, word: Desired) -> None:
+        desired = self._own_terms(word)
         stopwatch = Stopwatch()
         logger.info("epoch %d: switching to %s, generation %d", desired.epoch, desired.phase, desired.generation)
         await self._report(desired.epoch, MemberState.SWITCHING)
         act = self._side.to_infer if desired.phase is Phase.INFER else self._side.to_train
         try:
             async with asyncio.timeout(max(1.0, desired.deadline - time.time())):
-                outcome = await act(desired, stopwatch)
+                outcome = await self._unless_overtaken(act(desired, stopwatch))
         except SWITCH_ERRORS as error:
             logger.error("epoch %d: %s", desired.epoch, _cause(error))
             await self._report(desired.epoch, MemberState.FAILED, stopwatch=stopwatch, error=_cause(error))
             return
+        if outcome is None:
+            logger.info("epoch %d: given up, since the master has gone on", desired.epoch)
+            return
         await self._report(desired.epoch, outcome.state, outcome, stopwatch)
         logger.info("epoch %d: %s, %d bytes of device memory", desired.epoch, outcome.state, outcome.device_bytes or 0)
+
+    def _own_terms(self, desired: Desired) -> Desired:
+        """Return the master's word, for a member that nobody waits for with the time that it takes from now on."""
+        if self._side.awaited:
+            return desired
+        spec = self._around.settings.config.spec.switch
+        is_infer = desired.phase is Phase.INFER
+        seconds = spec.train_to_infer_deadline_seconds if is_infer else spec.infer_to_train_deadline_seconds
+        return desired.model_copy(update={"deadline": time.time() + seconds})
+
+    async def _unless_overtaken(self, work: Coroutine[None, None, Outcome]) -> Outcome | None:
+        """Return what `work` leads to; None where nobody waits for this member and a newer word came first."""
+        if self._side.awaited:
+            return await work
+        acting = asyncio.create_task(work, name="switch")
+        newer = asyncio.create_task(self._around.mirror.wait(self._newer), name="newer word")
+        try:
+            await asyncio.wait({acting, newer}, return_when=asyncio.FIRST_COMPLETED)
+            return acting.result() if acting.done() else None
+        finally:
+            newer.cancel()
+            await _end(acting)
 
     async def _report(
         self,
@@ -121,6 +151,17 @@ class Member:
             self.status.model_dump_json(),
             lease=self._around.lease,
         )
+
+
+async def _end(acting: "asyncio.Task[Outcome]") -> None:
+    """Have a switch that was given up clean up behind itself; what goes wrong in that is only logged."""
+    if acting.done():
+        return
+    acting.cancel()
+    await asyncio.wait({acting})
+    error = None if acting.cancelled() else acting.exception()
+    if error is not None:
+        logger.warning("a switch that was given up did not end cleanly: %s", _cause(error))
 
 
 async def _watch_lease(lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""The server's side: bind what the trainer exported and answer; abort, stop and give the devices back."""
+"""The server's side: bind what a trainer exported and answer; abort, stop and give the devices back."""
 
 import json
 import logging
@@ -10,18 +10,17 @@ from pydantic import JsonValue
 
 from tandem_api.engine import ENGINE_PORT_ROLLOUT, SERVER_PORT
 from tandem_api.registry import Desired, MemberRecord, MemberState, Role
-from tandem_api.weights import Layout, Shard
 from tandem_checkpoint.architectures.config import read_policy_config
 from tandem_checkpoint.gpu_token import GpuToken
 from tandem_checkpoint.process.environment import child_variables
 from tandem_checkpoint.process.zygote import Zygote
-from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.segments.layout import segment_layout
-from tandem_checkpoint.segments.manifest import manifest_of
+from tandem_checkpoint.segments.manifest import Manifest
 from tandem_checkpoint.settings import Settings
 from tandem_checkpoint.switch.side import Outcome, Surroundings
 from tandem_checkpoint.switch.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.restart import Restart
+from tandem_checkpoint.switch.supply import OtherPods, OwnPod, Supply
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +37,16 @@ class RolloutSide:
         self._token = token
         self._strategy: Restart | None = None
         spec = around.settings.config.spec
-        self._layout = segment_layout(read_policy_config(Path(spec.policy.model.path)), spec.policy.dtype.value.lower())
+        layout = segment_layout(read_policy_config(Path(spec.policy.model.path)), spec.policy.dtype.value.lower())
+        self._supply: Supply = OwnPod(around, layout) if self.awaited else OtherPods(around, layout)
 
     @property
     def role(self) -> Role:
         return "rollout"
+
+    @property
+    def awaited(self) -> bool:
+        return self._around.settings.is_hybrid
 
     def record(self) -> MemberRecord:
         settings = self._around.settings
@@ -56,6 +60,7 @@ class RolloutSide:
 
     async def start(self) -> Outcome:
         settings = self._around.settings
+        await self._supply.reserve()
         zygote = await Zygote.start(
             [sys.executable, "-m", ZYGOTE_PROGRAM, "--device", settings.config.device],
             child_variables(settings) | {"VLLM_API_KEY": settings.token},
@@ -66,12 +71,11 @@ class RolloutSide:
         return Outcome(MemberState.IDLE, None)
 
     async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        """Prepare the servers while the trainer exports; once it has let go and all is published, serve."""
+        """Prepare the servers while trainers export; once the weights are here and the devices free, serve."""
         strategy = self._servers
         try:
             await strategy.prepare()
-            await self._around.mirror.wait(lambda mirror: self._published(mirror, desired.generation))
-            manifest = self._write_manifest(desired.generation)
+            manifest = self._write(await self._supply.bring(desired, stopwatch))
             await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
             await strategy.serve(manifest, stopwatch)
         except BaseException:  # a cancelled switch too frees the devices; it is raised again
@@ -103,28 +107,15 @@ class RolloutSide:
 
     def _ports(self) -> range:
         spec = self._around.settings.config.spec
-        return range(SERVER_PORT, SERVER_PORT + spec.hybrid.gpus_per_pod // spec.rollout.parallelism.tensor)
+        num_devices = spec.hybrid.gpus_per_pod if self.awaited else spec.rollout.elastic.gpus_per_pod
+        return range(SERVER_PORT, SERVER_PORT + num_devices // spec.rollout.parallelism.tensor)
 
-    def _published(self, mirror: Mirror, generation: int) -> bool | None:
-        """Tell (True) that a generation is published and that this pod's own shards are registered."""
-        settings = self._around.settings
-        if mirror.values.get(settings.keys.published) != str(generation):
-            return None
-        raw = mirror.values.get(settings.keys.layout(generation))
-        if raw is None:
-            return None
-        wanted = [name for name in Layout.model_validate_json(raw).shards if name.startswith(f"{settings.pod}/")]
-        shards = mirror.under(settings.keys.shards(generation))
-        return True if all(f"{settings.keys.shards(generation)}{name}" in shards for name in wanted) else None
-
-    def _write_manifest(self, generation: int) -> Path:
-        settings = self._around.settings
-        own = self._around.mirror.under(f"{settings.keys.shards(generation)}{settings.pod}/")
-        shards = [Shard.model_validate_json(raw) for raw in own.values()]
-        manifest = manifest_of(self._layout, shards, str(settings.shared / shards[0].segment))
-        path = settings.shared / f"manifest-{generation}.json"
+    def _write(self, manifest: Manifest) -> Path:
+        """Write the manifest for the servers, and remove those of earlier generations."""
+        shared = self._around.settings.shared
+        path = shared / f"manifest-{manifest.generation}.json"
         path.write_text(manifest.model_dump_json())
-        for old in settings.shared.glob("manifest-*.json"):
+        for old in shared.glob("manifest-*.json"):
             if old != path:
                 old.unlink(missing_ok=True)
         return path

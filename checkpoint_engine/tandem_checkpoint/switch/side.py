@@ -36,6 +36,11 @@ class Side(Protocol):
     @property
     def role(self) -> Role: ...
 
+    @property
+    def awaited(self) -> bool:
+        """Whether the master waits for this member. One that it does not wait for may come late, and is overtaken."""
+        ...
+
     def record(self) -> MemberRecord:
         """Return what the member registers."""
         ...

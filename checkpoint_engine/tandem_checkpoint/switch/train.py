@@ -28,6 +28,7 @@ from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
 from tandem_checkpoint.segments.store import allocate, segment_name
 from tandem_checkpoint.switch.side import Outcome, Surroundings
 from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.transfer.exports import Exports
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,16 @@ class TrainSide:
         self._epoch = 0
         self._training = False
         self._started = False
+        self.exports = Exports(around.settings.shared)
+        """What other pods may read of this pod's segments."""
 
     @property
     def role(self) -> Role:
         return "train"
+
+    @property
+    def awaited(self) -> bool:
+        return True
 
     def record(self) -> MemberRecord:
         settings = self._around.settings
@@ -73,8 +80,8 @@ class TrainSide:
     async def start(self) -> Outcome:
         """Start the ranks under the token: they hold the devices until the first export."""
         allocate(self._around.settings.shared, self._layout.num_bytes)
+        first = await self._around.mirror.wait(self._first_member)
         async with asyncio.timeout(START_SECONDS):
-            first = await self._around.mirror.wait(self._first_member)
             await self._token.acquire(START_SECONDS)
             self._ranks = await RankGroup.start(
                 [sys.executable, "-m", TRAINER_PROGRAM, *self._arguments()],
@@ -155,10 +162,13 @@ class TrainSide:
         return segment_layout(config, spec.policy.dtype.value.lower())
 
     def _first_member(self, mirror: Mirror) -> MemberRecord | None:
-        """Return the trainer that holds rank 0, once it is registered."""
+        """Return the trainer that holds rank 0, once all trainers are registered.
+
+        A pod may wait for its devices for hours; ranks that have been started wait for each other for minutes only.
+        """
         settings = self._around.settings
-        raw = mirror.values.get(settings.keys.member(settings.config.hybrid_pods[0], "train"))
-        return MemberRecord.model_validate_json(raw) if raw else None
+        raw = [mirror.values.get(settings.keys.member(pod, "train")) for pod in settings.config.hybrid_pods]
+        return MemberRecord.model_validate_json(raw[0]) if raw[0] and all(raw) else None
 
     def _places(self, first: MemberRecord) -> list[RankPlace]:
         settings = self._around.settings
@@ -184,6 +194,7 @@ class TrainSide:
         """Write the segment and register it: layout first, then this pod's shards."""
         settings, registry = self._around.settings, self._around.registry
         segment = segment_name(generation)
+        self.exports.forget(generation)
         answers = await self._group.ask(lambda _: Export(segment=str(settings.shared / segment)), Exported)
         shards = [
             Shard(
@@ -195,6 +206,7 @@ class TrainSide:
             )
             for answer in answers
         ]
+        self.exports.add(generation, shards)
         await self._register_layout(generation, len(answers))
         for index, shard in enumerate(shards):
             await registry.put(

@@ -34,7 +34,13 @@ class Restart:
     async def prepare(self) -> None:
         """Fork the servers and have them parse their arguments; they hold no device memory yet."""
         await self.stop()
-        self._servers = tuple([await self._zygote.fork(command) for command in self._commands])
+        forking = asyncio.create_task(self._fork(), name="fork the servers")
+        try:
+            await asyncio.shield(forking)
+        except asyncio.CancelledError:
+            # Else a server would be left that nobody knows of, and so nobody kills.
+            await asyncio.gather(forking, return_exceptions=True)
+            raise
         await asyncio.gather(*(server.expect("prepared") for server in self._servers))
 
     async def serve(self, manifest: Path, stopwatch: Stopwatch) -> None:
@@ -69,6 +75,10 @@ class Restart:
     async def close(self) -> None:
         await self.stop()
         await self._zygote.kill()
+
+    async def _fork(self) -> None:
+        for command in self._commands:
+            self._servers = (*self._servers, await self._zygote.fork(command))
 
     async def _all(self, step: str) -> None:
         await asyncio.gather(*(server.expect(step) for server in self._servers))

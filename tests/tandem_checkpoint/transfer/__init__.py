@@ -1,0 +1,1 @@
+"""Weights between pods, over real sockets of the loopback network."""

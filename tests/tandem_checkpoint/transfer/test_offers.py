@@ -1,0 +1,73 @@
+"""Who offers a generation: pods whose living trainer has registered all of its pieces."""
+
+from pathlib import Path
+
+import pytest
+
+from tandem_api.registry import Keys, MemberRecord
+from tandem_api.weights import Shard
+from tandem_checkpoint.transfer.offers import find_offers
+from tandem_checkpoint.transfer.plan import Offer, Source
+from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, export
+
+KEYS = Keys("default", "toy")
+POD = "toy-hybrid-0"
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return export(tmp_path)
+
+
+def member(shard: Shard) -> MemberRecord:
+    return MemberRecord(incarnation=shard.incarnation, role="train", address="10.0.0.7", port=8701)
+
+
+def registered(shard: Shard, *shards: Shard) -> dict[str, str]:
+    """Return the registry with a trainer and what it has registered."""
+    keys = {KEYS.shard(GENERATION, POD, index): item.model_dump_json() for index, item in enumerate(shards or (shard,))}
+    return {KEYS.member(POD, "train"): member(shard).model_dump_json(), **keys}
+
+
+def test_a_pod_that_has_registered_everything_offers_it(shard: Shard) -> None:
+    offers = find_offers(registered(shard), KEYS, GENERATION, LAYOUT)
+
+    assert offers == (Offer(Source(POD, "http://10.0.0.7:8701"), shard.pieces),)
+
+
+def test_the_shards_of_a_pods_ranks_are_one_offer(shard: Shard) -> None:
+    halves = [shard.model_copy(update={"pieces": shard.pieces[part::2]}) for part in (0, 1)]
+
+    (offer,) = find_offers(registered(shard, *halves), KEYS, GENERATION, LAYOUT)
+
+    assert set(offer.pieces) == set(shard.pieces)
+
+
+def test_a_pod_of_which_a_rank_has_not_yet_registered_offers_nothing(shard: Shard) -> None:
+    half = shard.model_copy(update={"pieces": shard.pieces[::2]})
+
+    assert find_offers(registered(shard, half), KEYS, GENERATION, LAYOUT) == ()
+
+
+def test_a_trainer_that_has_gone_offers_nothing(shard: Shard) -> None:
+    values = registered(shard)
+    del values[KEYS.member(POD, "train")]
+
+    assert find_offers(values, KEYS, GENERATION, LAYOUT) == ()
+
+
+def test_shards_of_an_earlier_start_of_the_trainer_are_not_offered(shard: Shard) -> None:
+    older = shard.model_copy(update={"incarnation": "older"})
+
+    assert find_offers(registered(shard, older), KEYS, GENERATION, LAYOUT) == ()
+
+
+def test_another_generation_is_not_offered(shard: Shard) -> None:
+    assert find_offers(registered(shard), KEYS, GENERATION + 1, LAYOUT) == ()
+
+
+def test_pods_whose_names_begin_alike_are_told_apart(shard: Shard) -> None:
+    values = registered(shard)
+    values[KEYS.shard(GENERATION, f"{POD}0", 0)] = shard.model_copy(update={"pieces": ()}).model_dump_json()
+
+    assert [offer.source.pod for offer in find_offers(values, KEYS, GENERATION, LAYOUT)] == [POD]
