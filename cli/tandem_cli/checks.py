@@ -71,11 +71,6 @@ def _cpu_problems(spec: RLJobSpec, config: PolicyConfig) -> Iterator[str]:
 def _placement_problems(spec: RLJobSpec) -> Iterator[str]:
     if spec.hybrid.gpu.sharing is not GpuSharing.NONE and not GPU_CONTROL.exists():
         yield "spec.hybrid.gpu.sharing: this machine has no NVIDIA GPU; use None to run on its CPU"
-    if spec.rollout.elastic.replicas:
-        yield (
-            f"spec.rollout.elastic.replicas: is {spec.rollout.elastic.replicas}, but this release does not transfer "
-            "weights to rollout-only pods; use 0"
-        )
 
 
 def _lifecycle_problems(spec: RLJobSpec) -> Iterator[str]:

@@ -8,8 +8,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -32,6 +32,7 @@ from tandem_cli.local.run_folder import HISTORY
 from tandem_cli.local.volumes import Folders
 from tandem_cli.report.history import read_history
 from tandem_cli.report.quantity import plural_text
+from tandem_operator.plan import names
 from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.job import Plan, Surroundings, plan_job
 
@@ -101,8 +102,8 @@ def _plan(job: RLJob, session: Session) -> Plan:
 
 
 def _check_memory(session: Session, plan: Plan) -> None:
-    """Both segments of every hybrid pod must fit before anything starts."""
-    pods = session.job.spec.hybrid.replicas
+    """Both segments of every pod must fit before anything starts."""
+    pods = session.job.spec.hybrid.replicas + session.job.spec.rollout.elastic.replicas
     segment = segment_bytes(session.job)
     wanted = pods * 2 * segment + MANIFEST_BYTES
     root = session.memory.parent
@@ -129,7 +130,7 @@ def _check_ports(session: Session, plan: Plan) -> None:
         ENGINE_PORT_TRAIN,
         ENGINE_PORT_ROLLOUT,
         RENDEZVOUS_PORT,
-        *range(SERVER_PORT, SERVER_PORT + spec.hybrid.gpus_per_pod),
+        *range(SERVER_PORT, SERVER_PORT + max(spec.hybrid.gpus_per_pod, spec.rollout.elastic.gpus_per_pod)),
     ]
     registry = etcd_address(session.network)
     check_free([(registry, CLIENT_PORT), (registry, PEER_PORT)])
@@ -152,11 +153,24 @@ async def _run(
                 return STOPPED_BY_USER
             addresses = pod_addresses(session.network, (pod.metadata.name for pod in plan.pods))
             await node.start_pods(plan, addresses, folders)
-            return await _watch(session, display, node, stop, f"{address}:{CLIENT_PORT}")
+            async with _healing(node, display):
+                return await _watch(session, display, node, stop, f"{address}:{CLIENT_PORT}")
         finally:
             await node.stop()
             etcd.signal(signal.SIGKILL)
             await etcd.wait()
+
+
+@asynccontextmanager
+async def _healing(node: Node, display: Display) -> AsyncIterator[None]:
+    """Start rollout-only pods again when they end, while the context is open."""
+    task = asyncio.create_task(node.heal(display.line), name="healing")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class Stop:
@@ -218,7 +232,8 @@ def _first_state(session: Session) -> LiveState:
     state = LiveState(
         job=session.job.metadata.name,
         started_at=time.time(),
-        expected_members=2 * session.job.spec.hybrid.replicas,
+        expected_members=2 * session.job.spec.hybrid.replicas + session.job.spec.rollout.elastic.replicas,
+        rollout_only=frozenset(names.rollout_pods(session.job)),
         iterations=session.job.spec.recipe.iterations,
     )
     return with_history(state, read_history(session.history)) if session.history.exists() else state

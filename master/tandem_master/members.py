@@ -1,7 +1,6 @@
 """Who takes part in a job, and how far each is: the registry's member and status keys as types."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,8 +10,8 @@ from tandem_api.registry import Keys, MemberRecord, MemberStatus, Role
 from tandem_master.errors import MembersError
 from tandem_master.watched import WatchedKeys
 
-REGISTRATION_SECONDS = 300.0
-"""Time in which all members of the hybrid pods must have registered."""
+NAMED = 3
+"""Missing members that are named."""
 NUM_CACHED_RECORDS = 8192
 """Records are parsed again and again while a switch runs; this many are remembered by their text."""
 
@@ -60,23 +59,24 @@ def hybrid_members(pods: Sequence[str]) -> tuple[MemberId, ...]:
 
 
 async def wait_for_members(
-    watched: WatchedKeys, keys: Keys, wanted: Sequence[MemberId], *, deadline_seconds: float = REGISTRATION_SECONDS
+    watched: WatchedKeys, keys: Keys, wanted: Sequence[MemberId], tell: Callable[[str], None]
 ) -> Membership:
-    """Return the membership once every `wanted` member is registered. Errors: MembersError names who is missing."""
+    """Return the membership once every `wanted` member is registered. Errors: MembersError, as read_membership.
+
+    `tell` hears who is missing. A pod may wait for its devices for hours, and an engine that cannot start ends by
+    itself: the deadline of this wait is spec.activeDeadlineSeconds, which the operator keeps.
+    """
 
     def complete(values: Mapping[str, str]) -> Membership | None:
         membership = read_membership(values, keys)
-        return membership if all(member in membership.records for member in wanted) else None
+        missing = [str(member) for member in wanted if member not in membership.records]
+        if not missing:
+            return membership
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        tell(f"waiting for {', '.join(missing[:NAMED])}{more}")
+        return None
 
-    try:
-        async with asyncio.timeout(deadline_seconds):
-            return await watched.until(complete)
-    except TimeoutError:
-        present = read_membership(watched.values, keys).records
-        missing = ", ".join(str(member) for member in wanted if member not in present)
-        raise MembersError(
-            f"members: {missing} did not register within {deadline_seconds:g} s; look at the logs of those containers"
-        ) from None
+    return await watched.until(complete)
 
 
 def _member_id(key: str, prefix: str) -> MemberId:

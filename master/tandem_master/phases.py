@@ -10,7 +10,7 @@ from time import monotonic, time
 from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
 from tandem_api.job.operations import SwitchSpec
 from tandem_api.job.status import Phase, SwitchSummary
-from tandem_api.registry import Desired, Keys, MemberRecord, MemberState
+from tandem_api.registry import Desired, Keys
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.store import Registry
 from tandem_master.errors import SwitchError
@@ -26,6 +26,7 @@ from tandem_master.readiness import (
     pending_members,
     switch_name,
 )
+from tandem_master.serving import Serving
 from tandem_master.tasks import together
 from tandem_master.watched import WatchedKeys, watched
 
@@ -79,15 +80,17 @@ class Switcher:
         """The last ten complete switches, newest first."""
         return self._recent
 
-    async def to_infer(self, generation: int, iteration: int) -> tuple[MemberRecord, ...]:
-        """Make all members ready to sample with `generation`; return the rollout members that serve it.
+    async def to_infer(self, generation: int, iteration: int) -> Serving:
+        """Make all members ready to sample with `generation`; return who serves it, now and as it changes.
+
+        Rollout-only pods are not waited for: they serve as soon as they can.
 
         Errors: SwitchError names who failed, has gone or is missing at the deadline.
         """
         seconds = self._spec.train_to_infer_deadline_seconds
         desired = self._next(Phase.INFER, generation, iteration, seconds)
-        membership = await self._switch(desired, seconds)
-        return serving_members(membership, desired)
+        await self._switch(desired, seconds)
+        return Serving(self._parties.members, self._parties.keys, desired)
 
     async def to_train(self, generation: int, iteration: int) -> None:
         """Make all trainers ready to train from `generation`. Errors: as to_infer."""
@@ -114,7 +117,7 @@ class Switcher:
             epoch=self._epoch, phase=phase, generation=generation, iteration=iteration, deadline=time() + seconds
         )
 
-    async def _switch(self, desired: Desired, seconds: float) -> Membership:
+    async def _switch(self, desired: Desired, seconds: float) -> None:
         await self.end_phase()
         parties = self._parties
         started_at, started = time(), monotonic()
@@ -128,7 +131,6 @@ class Switcher:
         await parties.journal.write(record)
         self._recent = (summary_of(record), *self._recent)[:MOST_RECENT]
         self._first = False
-        return membership
 
 
 def summary_of(record: SwitchRecord) -> SwitchSummary:
@@ -146,18 +148,6 @@ def summary_of(record: SwitchRecord) -> SwitchSummary:
         slowest_pod=slowest_pod,
         slowest_stage=slowest.stage if slowest else "",
         at=datetime.fromtimestamp(record.started_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-    )
-
-
-def serving_members(membership: Membership, desired: Desired) -> tuple[MemberRecord, ...]:
-    """Return the rollout members that serve what is desired, those of rollout-only pods included, by name."""
-    return tuple(
-        membership.records[member]
-        for member, status in sorted(membership.statuses.items())
-        if member.role == "rollout"
-        and status.state is MemberState.SERVING
-        and status.epoch == desired.epoch
-        and status.generation in (None, desired.generation)
     )
 
 

@@ -33,14 +33,12 @@ def test_problems_of_every_kind_are_found_at_once(ground: Ground) -> None:
     lines = problems_of(
         ground,
         policy={"model": {"path": "policy"}, "dtype": "BFloat16"},
-        rollout={"elastic": {"replicas": 2}},
         podTemplate={"spec": {"containers": [{"name": "sidecar"}]}},
     )
 
     assert [line.split(": ")[0] for line in lines] == [
         "spec.policy.dtype",
         "spec.policy.model.path",
-        "spec.rollout.elastic.replicas",
         "spec.podTemplate.spec.containers[sidecar]",
         f"{ground.data}:1",
     ]
@@ -68,10 +66,10 @@ def test_a_gpu_is_asked_for_where_there_is_none(ground: Ground) -> None:
     )
 
 
-def test_rollout_only_pods_are_refused(ground: Ground) -> None:
-    assert problems_of(ground, rollout={"elastic": {"replicas": 2}}) == (
-        "spec.rollout.elastic.replicas: is 2, but this release does not transfer weights to rollout-only pods; use 0",
-    )
+def test_rollout_only_pods_run_here_too(ground: Ground) -> None:
+    ground.write_job(rollout={"elastic": {"replicas": 2, "gpusPerPod": 1}})
+
+    check_job(read_job(ground.job))
 
 
 def test_what_only_the_operator_does_is_refused_one_line_each(ground: Ground) -> None:

@@ -1,5 +1,7 @@
 """Folding what is heard into what is known."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +19,7 @@ from tandem_cli.live.state import (
     with_records,
     with_status,
 )
+from tandem_cli.live.wording import late_members_text
 from tests.tandem_cli.fake_history import JOB, STARTED_AT, fake_history, fake_records
 
 KEYS = Keys("default", JOB)
@@ -51,6 +54,16 @@ def test_a_lease_that_ends_takes_the_member_away() -> None:
 
     assert state.members == frozenset()
     assert state.statuses == {}
+
+
+def test_a_rollout_only_pod_on_its_way_is_no_switch() -> None:
+    state = replace(NEW, rollout_only=frozenset({"rollout-0"}))
+    state = with_status(with_desired(state, INFER), TRAINER, status(3, MemberState.IDLE))
+
+    state = with_status(state, ("rollout-0", "rollout"), status(3, MemberState.SWITCHING))
+
+    assert not state.is_switching
+    assert late_members_text(state) == ""
 
 
 def test_the_last_progress_outlives_its_master() -> None:

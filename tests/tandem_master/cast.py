@@ -24,6 +24,8 @@ class Script:
     """Does nothing."""
     departures: frozenset[str] = frozenset()
     """Leaves."""
+    delays: Mapping[str, float] = field(default_factory=dict)
+    """Acts only after so many seconds."""
 
 
 class FakeMember:
@@ -79,6 +81,7 @@ class FakeMember:
         act = f"{self._role}/{desired.epoch}"
         if act in self._script.silences:
             return
+        await asyncio.sleep(self._script.delays.get(act, 0.0))
         if act in self._script.failures:
             await self._report(desired, MemberState.FAILED, error=self._script.failures[act])
             return

@@ -9,7 +9,8 @@ import pytest
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout import dispatch as dispatching
-from tandem_master.rollout.dispatch import ServerPool, dispatch
+from tandem_master.rollout.dispatch import dispatch
+from tandem_master.rollout.pool import ServerPool
 from tandem_master.rollout.segments import Ask, Completion, FinishReason
 from tandem_master.rollout.server import CompletionApi, request_body
 from tests.tandem_master.texts import trajectory
@@ -26,6 +27,11 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatching, "PAUSE_SECONDS", 0.0)
 
 
+def pool_of(*servers: str, max_outstanding: int = 256) -> ServerPool:
+    """Return a pool of servers whose engines have not been started anew."""
+    return ServerPool(dict.fromkeys(servers, "one"), max_outstanding=max_outstanding)
+
+
 async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
     """Send ASK to a world of servers that answer by `handler`, and return what is delivered."""
     delivered: list[tuple[Completion, ...]] = []
@@ -34,8 +40,12 @@ async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
         delivered.append(completions)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch([ASK], ServerPool(servers), CompletionApi(client, temperature=0.7), deliver)
+        await dispatch([ASK], pool_of(*servers), CompletionApi(client, temperature=0.7), deliver)
     return delivered[0]
+
+
+async def ignore(_: Ask, __: tuple[Completion, ...]) -> None:
+    """Take a delivery that a test does not look at."""
 
 
 def test_every_parameter_that_changes_the_distribution_is_given() -> None:
@@ -63,6 +73,71 @@ async def test_a_request_goes_to_another_server_when_one_is_gone() -> None:
         return httpx.Response(200, json=GOOD)
 
     assert len(await answers(handler, "http://a", "http://b")) == 2
+
+
+async def test_servers_that_die_one_after_the_other_do_not_use_up_a_requests_attempts() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.host != "e":
+            raise httpx.ReadError("connection reset by peer")
+        return httpx.Response(200, json=GOOD)
+
+    assert len(await answers(handler, *(f"http://{name}" for name in "abcde"))) == 2
+
+
+async def test_a_dead_server_is_asked_once_and_not_by_every_request() -> None:
+    hosts: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        if request.url.host == "a":
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json=GOOD)
+
+    pool = pool_of("http://a", "http://b", max_outstanding=2)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+        await dispatch([ASK] * 40, pool, CompletionApi(client, temperature=0.7), ignore)
+
+    assert (hosts.count("a"), hosts.count("b")) == (1, 40)
+
+
+async def test_a_server_whose_connections_break_is_tried_three_times_where_it_is_the_only_one() -> None:
+    hosts: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        raise httpx.ReadError("connection reset by peer")
+
+    with pytest.raises(RolloutError, match=r"3 servers in turn gave no samples; the last: http://a: ReadError"):
+        await answers(handler, "http://a")
+
+    assert len(hosts) == 3
+
+
+async def test_a_request_that_kills_every_server_ends() -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("connection reset by peer")
+
+    with pytest.raises(RolloutError, match="3 servers in turn gave no samples"):
+        await answers(handler, *(f"http://{name}" for name in "abcdefgh"))
+
+
+async def test_a_request_at_a_server_that_leaves_goes_to_another_one() -> None:
+    asked: asyncio.Queue[str] = asyncio.Queue()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        asked.put_nowait(request.url.host)
+        if request.url.host == "a":
+            await asyncio.sleep(60)
+        return httpx.Response(200, json=GOOD)
+
+    pool = pool_of("http://a", "http://b")
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client, asyncio.timeout(5):
+        running = asyncio.create_task(dispatch([ASK], pool, CompletionApi(client, temperature=0.7), ignore))
+        first = await asked.get()
+        await pool.update({"http://b": "one"})
+        await running
+
+    assert (first, asked.get_nowait()) == ("a", "b")
 
 
 async def test_an_error_of_the_server_is_tried_three_times() -> None:
@@ -99,14 +174,14 @@ async def test_too_few_samples_are_named() -> None:
 
 
 async def test_the_least_busy_server_is_taken() -> None:
-    pool = ServerPool(["a", "b"])
+    pool = pool_of("a", "b")
 
     async with pool.seat(3) as first, pool.seat(1) as second, pool.seat(1) as third:
-        assert (first, second, third) == ("a", "b", "b")
+        assert (first.server, second.server, third.server) == ("a", "b", "b")
 
 
 async def test_a_full_server_makes_a_request_wait() -> None:
-    pool = ServerPool(["a"], max_outstanding=4)
+    pool = pool_of("a", max_outstanding=4)
     entered = asyncio.Event()
 
     async def narrow() -> None:
@@ -123,10 +198,10 @@ async def test_a_full_server_makes_a_request_wait() -> None:
 
 
 async def test_a_request_wider_than_a_server_is_taken_when_it_is_idle() -> None:
-    async with ServerPool(["a"], max_outstanding=4).seat(9) as server:
-        assert server == "a"
+    async with pool_of("a", max_outstanding=4).seat(9) as station:
+        assert station.server == "a"
 
 
 def test_a_phase_without_servers_is_an_error() -> None:
     with pytest.raises(RolloutError, match="no server is ready"):
-        ServerPool([])
+        ServerPool({})

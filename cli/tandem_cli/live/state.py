@@ -24,6 +24,8 @@ class LiveState:
     """Engines that the job will have: one a container of each pod."""
     iterations: int
     """Iterations of the recipe."""
+    rollout_only: frozenset[str] = frozenset()
+    """Pods that no switch waits for."""
     desired: Desired | None = None
     """The master's last word."""
     members: frozenset[Member] = frozenset()
@@ -52,8 +54,13 @@ class LiveState:
         """Whether a member has not yet arrived in the phase that the master asked for."""
         if self.desired is None:
             return False
-        statuses = self.statuses.values()
+        statuses = self.awaited.values()
         return not statuses or any(not _has_arrived(status, self.desired.epoch) for status in statuses)
+
+    @property
+    def awaited(self) -> Mapping[Member, MemberStatus]:
+        """How far the engines are that a switch waits for."""
+        return {member: status for member, status in self.statuses.items() if member[0] not in self.rollout_only}
 
     @property
     def error(self) -> str | None:

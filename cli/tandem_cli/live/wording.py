@@ -52,7 +52,7 @@ def late_members_text(state: LiveState) -> str:
     epoch = state.desired.epoch
     late = [
         f"{pod} {role_text(role)}{_stage_text(status)}"
-        for (pod, role), status in sorted(state.statuses.items())
+        for (pod, role), status in sorted(state.awaited.items())
         if status.epoch < epoch or status.state == MemberState.SWITCHING
     ]
     return _shortened(late)

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tandem_cli.local.cleanup import Cleanup
@@ -10,11 +10,15 @@ from tandem_cli.local.container import ContainerProcess, Program
 from tandem_cli.local.environment import container_environment
 from tandem_cli.local.volumes import Folders, make_volumes, translate
 from tandem_operator.plan.job import Plan
+from tandem_operator.plan.names import LABEL_ROLE
 from tandem_operator.plan.objects import Container, Pod
 
 MASTER_STOP_SECONDS = 8.5
 """The master finishes its iteration or saves where it is, within this time."""
 ENGINE_STOP_SECONDS = 3.0
+RESTART_SECONDS = 1.0
+"""Pause before a rollout-only pod is started again; it doubles up to the next figure."""
+MOST_RESTART_SECONDS = 30.0
 
 
 class Node:
@@ -24,6 +28,8 @@ class Node:
         self._cleanup = cleanup
         self._logs = logs
         self._containers: list[ContainerProcess] = []
+        self._rollout_only: dict[str, Program] = {}
+        """Containers, by name, of pods that may come and go."""
 
     @property
     def containers(self) -> tuple[ContainerProcess, ...]:
@@ -47,11 +53,14 @@ class Node:
             temporary.mkdir(parents=True, mode=0o700)
             for container in pod.spec.containers:
                 program = self._program(pod, container, volumes, addresses[pod.metadata.name], temporary)
+                if pod.metadata.labels.get(LABEL_ROLE) == "rollout":
+                    self._rollout_only[program.name] = program
                 self._containers.append(await self.start_program(program))
 
     async def first_failure(self) -> ContainerProcess:
-        """Return the first container, the master aside, that ends."""
-        others = [container for container in self._containers if container is not self.master]
+        """Return the first container that ends, the master and rollout-only pods aside."""
+        free = {self.master.name, *self._rollout_only}
+        others = [container for container in self._containers if container.name not in free]
         tasks = {asyncio.create_task(item.wait(), name=item.name): item for item in others}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -59,6 +68,31 @@ class Node:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def heal(self, tell: Callable[[str], None]) -> None:
+        """Start rollout-only pods again whenever they end, as a kubelet does, until cancelled; `tell` people of it."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._rollout_only:
+                group.create_task(self._keep(name, tell), name=f"keep {name}")
+
+    async def _keep(self, name: str, tell: Callable[[str], None]) -> None:
+        pause = RESTART_SECONDS
+        while True:
+            index = next(index for index, item in enumerate(self._containers) if item.name == name)
+            ended = self._containers[index]
+            await ended.wait()
+            tell(f"{name}: ended ({ended.last_words()}); the job goes on, and it is started again")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MOST_RESTART_SECONDS)
+            await self._replace(index, self._rollout_only[name])
+
+    async def _replace(self, index: int, program: Program) -> None:
+        """Start a container in the place of one that has ended; a cancelled call leaves none that `stop` misses."""
+        starting = asyncio.create_task(self.start_program(program), name=f"start {program.name}")
+        try:
+            await asyncio.shield(starting)
+        finally:
+            self._containers[index] = await starting
 
     async def stop(self) -> None:
         """Stop the master, which saves, then the engines; what does not go in time is killed."""

@@ -10,7 +10,7 @@ from tandem_api.history import SwitchRecord
 from tandem_api.job.status import Direction
 
 STAGES: Mapping[Direction, tuple[str, ...]] = {
-    Direction.TRAIN_TO_INFER: ("drain", "export", "offload", "start", "load", "ready"),
+    Direction.TRAIN_TO_INFER: ("drain", "export", "offload", "fetch", "start", "load", "ready"),
     Direction.INFER_TO_TRAIN: ("abort", "stop", "reload", "ready"),
 }
 """Stages of each direction in the order of the protocol."""

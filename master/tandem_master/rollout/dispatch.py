@@ -2,60 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 
 from tandem_master.errors import RolloutError
+from tandem_master.rollout.pool import ServerPool, Station
 from tandem_master.rollout.segments import Ask, Completion
-from tandem_master.rollout.server import CompletionApi, ServerUnavailable
+from tandem_master.rollout.server import CompletionApi, ServerLost, ServerUnavailable
 from tandem_master.tasks import together
 
 logger = logging.getLogger(__name__)
 
-MAX_OUTSTANDING_SAMPLES = 256
-"""Samples that one server works on at once; more would only wait inside it, with their deadline running."""
 MAX_ATTEMPTS = 3
-"""Tries of one request."""
+"""Tries of one request. Servers that die on it while others live do not count: pods may leave at any time."""
 PAUSE_SECONDS = 0.5
 """Pause after the first failed try; it grows with each."""
 
 Deliver = Callable[[Ask, tuple[Completion, ...]], Awaitable[None]]
-
-
-class ServerPool:
-    """Seats at the servers of one Infer phase."""
-
-    def __init__(self, servers: Sequence[str], *, max_outstanding: int = MAX_OUTSTANDING_SAMPLES) -> None:
-        if not servers:
-            raise RolloutError("rollout: no server is ready; look at the logs of the rollout containers")
-        self._outstanding = dict.fromkeys(servers, 0)
-        self._max_outstanding = max_outstanding
-        self._freed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def seat(self, num_samples: int, avoid: frozenset[str] = frozenset()) -> AsyncIterator[str]:
-        """Hold `num_samples` seats at the least busy server while the context is open.
-
-        A request that is wider than a whole server waits until that server is idle. Servers in `avoid` are taken only
-        where there is no other.
-        """
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._choose(num_samples, avoid) is not None)
-            server = self._choose(num_samples, avoid)
-            assert server is not None
-            self._outstanding[server] += num_samples
-        try:
-            yield server
-        finally:
-            self._outstanding[server] -= num_samples
-            async with self._freed:
-                self._freed.notify_all()
-
-    def _choose(self, num_samples: int, avoid: frozenset[str]) -> str | None:
-        candidates = [server for server in self._outstanding if server not in avoid] or list(self._outstanding)
-        server = min(candidates, key=lambda candidate: self._outstanding[candidate])
-        busy = self._outstanding[server]
-        return server if busy == 0 or busy + num_samples <= self._max_outstanding else None
 
 
 async def dispatch(asks: Sequence[Ask], pool: ServerPool, api: CompletionApi, deliver: Deliver) -> None:
@@ -70,13 +32,36 @@ async def _serve(ask: Ask, pool: ServerPool, api: CompletionApi, deliver: Delive
 async def _complete(ask: Ask, pool: ServerPool, api: CompletionApi) -> tuple[Completion, ...]:
     failed: frozenset[str] = frozenset()
     reason = ""
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        async with pool.seat(len(ask.trajectories), avoid=failed) as server:
+    attempt = 1
+    while attempt <= MAX_ATTEMPTS:
+        async with pool.seat(len(ask.trajectories), avoid=failed) as station:
             try:
-                return await api.complete(server, ask)
+                return await _ask(station, ask, api)
             except ServerUnavailable as error:
-                failed |= {server}
                 reason = str(error)
                 logger.warning("%s: attempt %d of %d: %s", ask.trajectories[0].id, attempt, MAX_ATTEMPTS, error)
+                is_replaced = pool.distrust(station) and isinstance(error, ServerLost)
+        is_first = station.server not in failed
+        failed |= {station.server}
+        if is_replaced and is_first:
+            continue
         await asyncio.sleep(PAUSE_SECONDS * attempt)
+        attempt += 1
     raise RolloutError(f"rollout: {MAX_ATTEMPTS} servers in turn gave no samples; the last: {reason}")
+
+
+async def _ask(station: Station, ask: Ask, api: CompletionApi) -> tuple[Completion, ...]:
+    """Return a server's answer. Errors: as CompletionApi; ServerLost as soon as it has left."""
+    asking = asyncio.create_task(api.complete(station.server, ask), name=f"ask {station.server}")
+    leaving = asyncio.create_task(station.gone.wait(), name=f"leaving of {station.server}")
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise ServerLost(f"{station.server}: has left the job")
+        answer = asking.result()
+    finally:
+        asking.cancel()
+        leaving.cancel()
+        await asyncio.gather(asking, leaving, return_exceptions=True)
+    station.answered()
+    return answer

@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from tandem_api.registry import MemberRecord
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer.store import Outcome
 from tandem_master.rewards.rule import score_response
-from tandem_master.rollout.dispatch import ServerPool, dispatch
+from tandem_master.rollout.dispatch import dispatch
+from tandem_master.rollout.pool import ServerPool
 from tandem_master.rollout.segments import Ask, Completion, extend, plan_asks
 from tandem_master.rollout.server import CompletionApi
 from tandem_master.run import Run
+from tandem_master.serving import Servers, Serving
+from tandem_master.tasks import alongside
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Rollout:
         return Outcome(longer.model_copy(update={"reward": score.reward}), score.correct)
 
 
-async def roll_out(run: Run, members: Sequence[MemberRecord], iteration: int) -> RolloutSummary:
+async def roll_out(run: Run, serving: Serving, iteration: int) -> RolloutSummary:
     """Sample with generation iteration - 1 whatever is unfinished. Errors: RolloutError."""
     recipe = run.spec.recipe
     started = monotonic()
@@ -78,8 +79,21 @@ async def roll_out(run: Run, members: Sequence[MemberRecord], iteration: int) ->
         wanted_trajectories=num_finished + num_asked,
         unfinished_trajectories=0,
     )
-    pool = ServerPool([server for member in members for server in member.servers])
-    await dispatch(asks, pool, CompletionApi(run.client, recipe.temperature), rollout.deliver)
+    servers = serving.servers()
+    pool = ServerPool(servers)
+    asking = dispatch(asks, pool, CompletionApi(run.client, recipe.temperature), rollout.deliver)
+    await alongside(asking, _follow(serving, servers, pool))
     summary = RolloutSummary(rollout.num_tokens, monotonic() - started)
-    logger.info("iteration %d: %d trajectories, %d tokens sampled", iteration, num_asked, summary.num_tokens)
+    logger.info(
+        "iteration %d: %d trajectories, %d tokens sampled; requests answered: %s",
+        *(iteration, num_asked, summary.num_tokens),
+        ", ".join(f"{server} {count}" for server, count in sorted(pool.num_answers.items())),
+    )
     return summary
+
+
+async def _follow(serving: Serving, known: Servers, pool: ServerPool) -> None:
+    """Keep the pool at who serves, until cancelled."""
+    while True:
+        known = await serving.changed(known)
+        await pool.update(known)

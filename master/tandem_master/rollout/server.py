@@ -53,6 +53,10 @@ class Answer(BaseModel):
     choices: tuple[AnswerChoice, ...]
 
 
+class ServerLost(ServerUnavailable):
+    """The connection to this server is gone, or the server has left: it may be dead."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompletionApi:
     """Asks one server at a time. `client` carries the job's token."""
@@ -63,13 +67,15 @@ class CompletionApi:
     async def complete(self, server: str, ask: Ask) -> tuple[Completion, ...]:
         """Return one completion for each trajectory of `ask`.
 
-        Errors: ServerUnavailable where another server may answer, RolloutError where none would.
+        Errors: ServerUnavailable, or ServerLost, where another server may answer; RolloutError where none would.
         """
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 response = await self.client.post(f"{server}/v1/completions", json=request_body(ask, self.temperature))
-        except (httpx.TransportError, TimeoutError) as error:
-            raise ServerUnavailable(f"{server}: {type(error).__name__} {error}".rstrip()) from error
+        except httpx.TransportError as error:
+            raise ServerLost(f"{server}: {type(error).__name__} {error}".rstrip()) from error
+        except TimeoutError as error:
+            raise ServerUnavailable(f"{server}: no answer within {REQUEST_SECONDS:g} s") from error
         if response.status_code >= 500:
             raise ServerUnavailable(f"{server}: {response.status_code} {response.text[:200]}")
         if response.status_code != 200:
