@@ -15,9 +15,11 @@ from tests.ground.real_node import RealNode
 CONTAINERS = ("master", "trainer", "rollout")
 
 
-def cluster_job(node: RealNode, namespace: str, toy: Path, state: Path, **recipe: Any) -> dict[str, Any]:
-    """Return example 01 for the node: its programs come from the machine, its state lies in a folder of it."""
-    job: dict[str, Any] = yaml.safe_load((EXAMPLES / "01-reverse-digits" / "rljob.yaml").read_text())
+def cluster_job(
+    node: RealNode, namespace: str, toy: Path, state: Path, example: str = "01-reverse-digits", **recipe: Any
+) -> dict[str, Any]:
+    """Return an example for the node: its programs come from the machine, its state lies in a folder of it."""
+    job: dict[str, Any] = yaml.safe_load((EXAMPLES / example / "rljob.yaml").read_text())
     job["metadata"]["namespace"] = namespace
     spec = job["spec"]
     spec["policy"]["model"]["path"] = str(toy / "policy")
@@ -90,9 +92,26 @@ class ClusterJob:
         statuses = self.pods()[pod]["status"].get("containerStatuses", [])
         return str(next(item["containerID"] for item in statuses if item["name"] == container))
 
+    def log_of(self, pod: str, container: str) -> str:
+        return self.node.kubectl("logs", pod, "-n", self.namespace, "-c", container)
+
+    def environment_of(self, pod: str, container: str) -> dict[str, str]:
+        """Return the environment of a container's first process."""
+        pid = self.node.process_of(self.container_id(pod, container))
+        entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        return dict(entry.split("=", 1) for entry in entries if entry)
+
     def events(self) -> list[str]:
+        """Return the reasons of the events that the operator has recorded."""
+        return [str(event["reason"]) for event in self._events()]
+
+    def messages(self, reason: str) -> list[str]:
+        """Return what the events of one reason say."""
+        return [str(event["message"]) for event in self._events() if event["reason"] == reason]
+
+    def _events(self) -> list[Mapping[str, Any]]:
         text = self.node.kubectl("get", "events", "-n", self.namespace, "-o", "json")
-        return [item["reason"] for item in json.loads(text)["items"] if item["involvedObject"]["kind"] == "RLJob"]
+        return [item for item in json.loads(text)["items"] if item["involvedObject"]["kind"] == "RLJob"]
 
     def _has_phase(self, phase: str) -> bool:
         now = self.status.get("phase")

@@ -27,3 +27,15 @@ def operator(real_node: RealNode, jobs_etcd: EtcdProcess, tmp_path: Path) -> Ite
     process.start()
     yield process
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def replica(
+    real_node: RealNode, jobs_etcd: EtcdProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """The operator of a module whose tests share a job; a test may replace its process."""
+    log = tmp_path_factory.mktemp("operator") / "operator.log"
+    process = OperatorProcess(real_node.kubeconfig, jobs_etcd.endpoint, log)
+    process.start()
+    yield process
+    process.stop()

@@ -28,18 +28,6 @@ Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
-def replica(
-    real_node: RealNode, jobs_etcd: EtcdProcess, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OperatorProcess]:
-    """The operator of this module; a test may replace its process."""
-    log = tmp_path_factory.mktemp("healing-operator") / "operator.log"
-    process = OperatorProcess(real_node.kubeconfig, jobs_etcd.endpoint, log)
-    process.start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
 def job(
     real_node: RealNode, replica: OperatorProcess, toy: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClusterJob]:
