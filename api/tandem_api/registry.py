@@ -95,6 +95,9 @@ class MemberRecord(Resource):
 
     incarnation: str
     """Random id of this start of the shim."""
+    attempt: int = Field(default=0, ge=0)
+    """How often all pods of the job had been started anew before this one: that of a pod of the same name that was
+    killed may still be here for as long as its lease."""
     role: Role
     """Which container."""
     address: str

@@ -32,6 +32,8 @@ class Settings:
     """Folder that both containers of the pod see, in memory."""
     state: Path | None
     """Durable folder of the job: trainers only."""
+    attempt: int = 0
+    """How often all pods of the job had been started anew before this one."""
 
     @property
     def keys(self) -> Keys:
@@ -54,6 +56,7 @@ class Settings:
             address=_variable("POD_IP"),
             shared=Path(_variable("TANDEM_SHARED")),
             state=Path(state) if state else None,
+            attempt=int(attempt) if (attempt := os.environ.get("TANDEM_ATTEMPT", "")).isdecimal() else 0,
         )
 
 

@@ -112,7 +112,8 @@ async def _run_loop(office: Office) -> None:
         await _announce(office, generation)
         await forget_weights(office.registry, keys, generation)
         wanted = hybrid_members(settings.job.hybrid_pods)
-        waiting = wait_for_members(members, keys, wanted, lambda text: office.board.show(activity=text))
+        attempt = settings.attempt
+        waiting = wait_for_members(members, keys, wanted, attempt, lambda text: office.board.show(activity=text))
         membership = await office.stop.bound(waiting, grace_seconds=0.0)
         trainers = TrainerApi(client, find_trainers(membership, settings.job.hybrid_pods))
         switcher = await _switcher(office, members, wanted)

@@ -59,17 +59,19 @@ def hybrid_members(pods: Sequence[str]) -> tuple[MemberId, ...]:
 
 
 async def wait_for_members(
-    watched: WatchedKeys, keys: Keys, wanted: Sequence[MemberId], tell: Callable[[str], None]
+    watched: WatchedKeys, keys: Keys, wanted: Sequence[MemberId], attempt: int, tell: Callable[[str], None]
 ) -> Membership:
     """Return the membership once every `wanted` member is registered. Errors: MembersError, as read_membership.
 
-    `tell` hears who is missing. A pod may wait for its devices for hours, and an engine that cannot start ends by
-    itself: the deadline of this wait is spec.activeDeadlineSeconds, which the operator keeps.
+    Members of another attempt do not count: they are dead, and their leases will tell. `tell` hears who is missing. A
+    pod may wait for its devices for hours, and an engine that cannot start ends by itself: the deadline of this wait is
+    spec.activeDeadlineSeconds, which the operator keeps.
     """
 
     def complete(values: Mapping[str, str]) -> Membership | None:
         membership = read_membership(values, keys)
-        missing = [str(member) for member in wanted if member not in membership.records]
+        here = {member for member, record in membership.records.items() if record.attempt == attempt}
+        missing = [str(member) for member in wanted if member not in here]
         if not missing:
             return membership
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""

@@ -26,6 +26,8 @@ class Settings:
     """Pod that the master runs in."""
     address: str
     """Address of that pod."""
+    attempt: int = 0
+    """How often all pods of the job had been started anew before this one."""
 
     @property
     def keys(self) -> Keys:
@@ -45,6 +47,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         state=Path(_variable(environment, "TANDEM_STATE")),
         pod=_variable(environment, "POD_NAME"),
         address=_variable(environment, "POD_IP"),
+        attempt=int(attempt) if (attempt := environment.get("TANDEM_ATTEMPT", "")).isdecimal() else 0,
     )
 
 

@@ -81,3 +81,12 @@ def test_a_device_that_does_not_exist_is_refused_in_one_line(device: str, monkey
 
     with pytest.raises(SettingsError, match=f"^TANDEM_DEVICE: is '{device}'; use cpu or cuda, or leave it unset$"):
         Settings.from_environment()
+
+
+@pytest.mark.usefixtures("container")
+def test_the_attempt_is_the_pods_and_the_first_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TANDEM_ATTEMPT", raising=False)
+    first = Settings.from_environment().attempt
+    monkeypatch.setenv("TANDEM_ATTEMPT", "3")
+
+    assert (first, Settings.from_environment().attempt) == (0, 3)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tandem_api.registry import Keys, MemberRecord
+from tandem_api.registry import Keys, MemberRecord, Role
 from tandem_master.members import hybrid_members, wait_for_members
 from tandem_master.watched import watched
 from tests.fakes.registry import FakeRegistry
@@ -12,8 +12,8 @@ PODS = ("toy-hybrid-0", "toy-hybrid-1")
 SOON = 10.0
 
 
-async def register(registry: FakeRegistry, pod: str, role: str) -> None:
-    record = MemberRecord(incarnation=f"{pod}-{role}", role=role, address="127.0.0.1", port=1)
+async def register(registry: FakeRegistry, pod: str, role: Role, attempt: int = 1) -> None:
+    record = MemberRecord(incarnation=f"{pod}-{role}", role=role, address="127.0.0.1", port=1, attempt=attempt)
     await registry.put(f"{KEYS.members}{pod}/{role}", record.model_dump_json())
 
 
@@ -22,10 +22,10 @@ async def test_the_missing_members_are_named_until_all_are_there() -> None:
     await register(registry, PODS[0], "train")
 
     async with watched(registry, [KEYS.members]) as members:
-        waiting = asyncio.create_task(wait_for_members(members, KEYS, hybrid_members(PODS), told.append))
-        for pod, role in [(PODS[0], "rollout"), (PODS[1], "train"), (PODS[1], "rollout")]:
+        waiting = asyncio.create_task(wait_for_members(members, KEYS, hybrid_members(PODS), 1, told.append))
+        for member in hybrid_members(PODS)[1:]:
             await asyncio.sleep(0.01)
-            await register(registry, pod, role)
+            await register(registry, member.pod, member.role)
         membership = await asyncio.wait_for(waiting, SOON)
 
     assert set(membership.records) == set(hybrid_members(PODS))
@@ -38,9 +38,26 @@ async def test_of_many_missing_members_three_are_named() -> None:
     many = hybrid_members([f"toy-hybrid-{number}" for number in range(4)])
 
     async with watched(FakeRegistry(), [KEYS.members]) as members:
-        waiting = asyncio.create_task(wait_for_members(members, KEYS, many, told.append))
+        waiting = asyncio.create_task(wait_for_members(members, KEYS, many, 1, told.append))
         await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.wait([waiting])
 
     assert told[0] == "waiting for toy-hybrid-0/train, toy-hybrid-0/rollout, toy-hybrid-1/train and 5 more"
+
+
+async def test_the_members_of_an_attempt_before_do_not_count_while_their_leases_last() -> None:
+    registry = FakeRegistry()
+    for member in hybrid_members(PODS[:1]):
+        await register(registry, member.pod, member.role, attempt=0)
+
+    async with watched(registry, [KEYS.members]) as members:
+        waiting = asyncio.create_task(wait_for_members(members, KEYS, hybrid_members(PODS[:1]), 1, lambda text: None))
+        await asyncio.sleep(0.05)
+        was_waiting = not waiting.done()
+        for member in hybrid_members(PODS[:1]):
+            await register(registry, member.pod, member.role)
+        membership = await asyncio.wait_for(waiting, SOON)
+
+    assert was_waiting
+    assert {record.attempt for record in membership.records.values()} == {1}

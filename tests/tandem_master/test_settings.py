@@ -79,3 +79,10 @@ def test_the_process_tells_a_mistake_in_one_line_and_exits_with_1() -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "TANDEM_ETCD: not set" in done.stderr
+
+
+def test_the_attempt_is_the_pods_and_the_first_where_none_is_named(tmp_path: Path) -> None:
+    variables = environment(tmp_path)
+
+    assert parse_settings(variables).attempt == 0
+    assert parse_settings(variables | {"TANDEM_ATTEMPT": "3"}).attempt == 3

@@ -104,6 +104,7 @@ def test_every_container_is_told_where_it_is_and_where_the_registry_is() -> None
         "TANDEM_CONFIG": "/etc/tandem/config/config.json",
         "TANDEM_TOKEN_FILE": "/etc/tandem/secret/token",
         "TANDEM_ETCD": "etcd-0:2379,etcd-1:2379",
+        "TANDEM_ATTEMPT": "0",
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
         "POD_IP": "status.podIP",

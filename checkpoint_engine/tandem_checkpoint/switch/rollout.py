@@ -52,6 +52,7 @@ class RolloutSide:
         settings = self._around.settings
         return MemberRecord(
             incarnation=self._around.incarnation,
+            attempt=settings.attempt,
             role="rollout",
             address=settings.address,
             port=ENGINE_PORT_ROLLOUT,

@@ -70,6 +70,7 @@ class TrainSide:
         settings = self._around.settings
         return MemberRecord(
             incarnation=self._around.incarnation,
+            attempt=settings.attempt,
             role="train",
             address=settings.address,
             port=ENGINE_PORT_TRAIN,
@@ -162,13 +163,15 @@ class TrainSide:
         return segment_layout(config, spec.policy.dtype.value.lower())
 
     def _first_member(self, mirror: Mirror) -> MemberRecord | None:
-        """Return the trainer that holds rank 0, once all trainers are registered.
+        """Return the trainer that holds rank 0, once all trainers of this attempt are registered.
 
         A pod may wait for its devices for hours; ranks that have been started wait for each other for minutes only.
         """
         settings = self._around.settings
         raw = [mirror.values.get(settings.keys.member(pod, "train")) for pod in settings.config.hybrid_pods]
-        return MemberRecord.model_validate_json(raw[0]) if raw[0] and all(raw) else None
+        records = [MemberRecord.model_validate_json(text) for text in raw if text]
+        here = [record for record in records if record.attempt == settings.attempt]
+        return here[0] if len(here) == len(raw) else None
 
     def _places(self, first: MemberRecord) -> list[RankPlace]:
         settings = self._around.settings

@@ -36,6 +36,7 @@ def environment(surroundings: Surroundings) -> tuple[EnvVar, ...]:
         EnvVar(name="TANDEM_CONFIG", value=f"{CONFIG_PATH}/{CONFIG_KEY}"),
         EnvVar(name="TANDEM_TOKEN_FILE", value=f"{SECRET_PATH}/{TOKEN_KEY}"),
         EnvVar(name="TANDEM_ETCD", value=",".join(surroundings.etcd_endpoints)),
+        EnvVar(name="TANDEM_ATTEMPT", value=str(surroundings.attempt)),
         _field_of_pod("POD_NAME", "metadata.name"),
         _field_of_pod("POD_NAMESPACE", "metadata.namespace"),
         _field_of_pod("POD_IP", "status.podIP"),
