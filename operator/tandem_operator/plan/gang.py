@@ -21,10 +21,9 @@ GANG_ROLES: tuple[PodRole, ...] = ("master", "hybrid")
 
 def in_gang(job: RLJob, surroundings: Surroundings, role: PodRole, spec: PodSpec) -> PodSpec:
     """Return the pod spec as that of a member of the job's gang; as it is where there is no gang."""
-    provider = job.spec.scheduling.gang
-    if surroundings.gang_api is None or role not in GANG_ROLES:
+    if not _is_member(surroundings, role):
         return spec
-    if provider is GangProvider.VOLCANO:
+    if job.spec.scheduling.gang is GangProvider.VOLCANO:
         return spec.model_copy(update={"scheduler_name": VOLCANO_SCHEDULER})
     group = SchedulingGroup(pod_group_name=names.pod_group(job))
     return spec.model_copy(update={"scheduling_group": group})
@@ -32,8 +31,7 @@ def in_gang(job: RLJob, surroundings: Surroundings, role: PodRole, spec: PodSpec
 
 def gang_annotations(job: RLJob, surroundings: Surroundings, role: PodRole) -> dict[str, str]:
     """Return the annotation by which Volcano knows a member; empty where it is not asked."""
-    is_member = surroundings.gang_api is not None and role in GANG_ROLES
-    if not is_member or job.spec.scheduling.gang is not GangProvider.VOLCANO:
+    if not _is_member(surroundings, role) or job.spec.scheduling.gang is not GangProvider.VOLCANO:
         return {}
     return {ANNOTATION_VOLCANO_GROUP: names.pod_group(job)}
 
@@ -49,6 +47,10 @@ def pod_group(job: RLJob, surroundings: Surroundings, pods: tuple[Pod, ...]) -> 
     else:
         spec = {"schedulingPolicy": {"gang": {"minCount": num_members}}}
     return PodGroup(api_version=surroundings.gang_api, metadata=names.metadata(job, names.pod_group(job)), spec=spec)
+
+
+def _is_member(surroundings: Surroundings, role: PodRole) -> bool:
+    return surroundings.gang_api is not None and role in GANG_ROLES
 
 
 def _of_volcano(job: RLJob, num_members: int, members: tuple[Pod, ...]) -> dict[str, JsonValue]:

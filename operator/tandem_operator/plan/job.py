@@ -8,7 +8,7 @@ from tandem_operator.plan.claims import claim_templates
 from tandem_operator.plan.configuration import config_map, secret
 from tandem_operator.plan.disruption import disruption_budget
 from tandem_operator.plan.gang import pod_group
-from tandem_operator.plan.kueue import not_admitted, reserved, workload
+from tandem_operator.plan.kueue import not_admitted, reserved, wants_queue, workload
 from tandem_operator.plan.network import network_policy
 from tandem_operator.plan.objects import (
     ConfigMap,
@@ -94,8 +94,7 @@ def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:
 
     SpecError names the field of `spec.podTemplate` that no pod can be made with: all else was refused at parsing.
     """
-    template = job.spec.pod_template
-    planned = merged_pods(pods(job, surroundings), template)
+    planned = merged_pods(pods(job, surroundings), job.spec.pod_template)
     sample = reserved(job)
     return Plan(
         service_account=service_account(job),
@@ -106,6 +105,14 @@ def plan_job(job: RLJob, surroundings: Surroundings) -> Plan:
         disruption_budget=disruption_budget(job),
         claim_templates=claim_templates(sample),
         pod_group=pod_group(job, surroundings, planned),
-        workload=workload(job, surroundings, merged_pods(pods(sample, not_admitted(surroundings)), template)),
+        workload=_workload(job, sample, surroundings),
         pods=planned,
     )
+
+
+def _workload(job: RLJob, sample: RLJob, surroundings: Surroundings) -> Workload | None:
+    """Return what is asked of the queue; the pods that show it are planned only for a job that asks."""
+    if not wants_queue(job):
+        return None
+    asked_for = merged_pods(pods(sample, not_admitted(surroundings)), job.spec.pod_template)
+    return workload(job, surroundings, asked_for)

@@ -25,13 +25,11 @@ def wants_queue(job: RLJob) -> bool:
     return scheduling.queue_name is not None and scheduling.gang is not GangProvider.VOLCANO
 
 
-def workload(job: RLJob, surroundings: Surroundings, pods: tuple[Pod, ...]) -> Workload | None:
-    """Return the Workload that stands for the job in its queue; None where it asks for none.
+def workload(job: RLJob, surroundings: Surroundings, pods: tuple[Pod, ...]) -> Workload:
+    """Return the Workload that stands for the job in its queue, for a job that asks for one.
 
     `pods`: one of each role at least, as they are made where no queue has chosen nodes yet.
     """
-    if not wants_queue(job):
-        return None
     sets = [_pod_set(role, count, pods) for role, count in _counts(job)]
     spec: dict[str, JsonValue] = {
         "queueName": job.spec.scheduling.queue_name,

@@ -6,14 +6,13 @@ Workload is admitted; pods go when it is evicted, and then its quota is given ba
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import datetime
 
 from pydantic import JsonValue
 
 from tandem_operator.kube.manifest import Manifest, name_of, resource_version_of, section, sections, text, uid_of
+from tandem_operator.reconcile.pods import write_time
 
-Truth = Literal["True", "False"]
 ADMITTED, QUOTA_RESERVED, EVICTED, FINISHED = "Admitted", "QuotaReserved", "Evicted", "Finished"
 PODS_READY, REQUEUED = "PodsReady", "Requeued"
 REQUEUED_AT_ONCE = frozenset({"Preempted", "NodeFailures"})
@@ -166,7 +165,7 @@ def _with(
         "status": status,
         "reason": reason,
         "message": message[:MOST_CHARACTERS],
-        "lastTransitionTime": since or now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTransitionTime": since or write_time(now),
     }
     return (*(item for item in conditions if text(item, "type") != kind), new)
 

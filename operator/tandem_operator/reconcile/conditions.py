@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from math import isfinite
 from statistics import median
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from tandem_operator.plan.names import role_selector
 from tandem_operator.reconcile.decision import Note
 from tandem_operator.reconcile.failures import is_stuck, remembered
 from tandem_operator.reconcile.observed import Observed
-from tandem_operator.reconcile.pods import PodView
+from tandem_operator.reconcile.pods import PodView, write_time
 from tandem_operator.reconcile.words import current_phase, starting_activity, were_engines_known
 
 MOST_CHARACTERS = 1024
@@ -56,11 +56,6 @@ class Situation:
     message: str
     suspended: Truth = "False"
     ended: Literal["Completed", "Failed"] | None = None
-
-
-def write_time(moment: datetime) -> str:
-    """Return an RFC 3339 time in UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def next_status(observed: Observed, situation: Situation, **changes: Any) -> RLJobStatus:

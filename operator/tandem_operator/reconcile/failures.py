@@ -174,7 +174,7 @@ def _ended(pod: PodView, ending: Ending) -> Failure:
     last_line = ending.message.strip().rpartition("\n")[2][-MOST_OF_LOG:]
     said = f": {last_line}" if last_line else ""
     text = f"container {ending.container} ended with exit code {ending.exit_code} ({ending.reason}){said}"
-    over = pod.phase in ("Failed", "Succeeded")
+    over = pod.is_over
     key = _ending_key(pod, ending)
     return Failure(key, pod.name, pod.role, ending.container, ending.exit_code, reason, text, over)
 

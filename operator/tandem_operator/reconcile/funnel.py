@@ -199,8 +199,9 @@ class Funnels:
         if job is None:
             await self._refuse(record, record.problem or "")
             return
-        observed = self._observe(key, record, job, has_kueue=await self._surveyor.has_queues(job))
-        offer = await self._surveyor.survey(job, observed.workload, record.offer)
+        has_kueue = await self._surveyor.has_queues(job)
+        observed = self._observe(key, record, job, has_kueue=has_kueue)
+        offer = await self._surveyor.survey(job, observed.workload, record.offer, has_kueue=has_kueue)
         decision = decide(observed, record.plan(job, observed.status.attempt, self._place, offer))
         await self._carry_out(key, record, observed, decision)
 

@@ -13,11 +13,11 @@ from tandem_operator.plan.job import Plan
 from tandem_operator.plan.names import LABEL_ROLE
 from tandem_operator.plan.objects import Pod
 from tandem_operator.reconcile.answers import answered
-from tandem_operator.reconcile.conditions import Situation, describe_stuck, next_status, notes_between, write_time
+from tandem_operator.reconcile.conditions import Situation, describe_stuck, next_status, notes_between
 from tandem_operator.reconcile.decision import Decision, Manifest, Note, Removal
 from tandem_operator.reconcile.failures import is_stuck, remembered, replacement
 from tandem_operator.reconcile.observed import Observed, Wanted
-from tandem_operator.reconcile.pods import PodView
+from tandem_operator.reconcile.pods import PodView, write_time
 from tandem_operator.reconcile.queueing import with_queue
 from tandem_operator.reconcile.waits import (
     restart_delay_seconds,
@@ -293,7 +293,7 @@ def _saving(observed: Observed, pods: Sequence[PodView]) -> Sequence[PodView]:
 
 def has_ended(master: PodView) -> bool:
     """Return whether the master's container has ended, which its pod's phase may tell a moment later."""
-    return master.phase in ("Succeeded", "Failed") or any(ending.container == "master" for ending in master.endings)
+    return master.is_over or any(ending.container == "master" for ending in master.endings)
 
 
 def _master(observed: Observed) -> PodView | None:

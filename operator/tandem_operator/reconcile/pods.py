@@ -64,6 +64,11 @@ class PodView:
     grace_seconds: float
     """Time that it has to go."""
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether none of its containers runs, or will run, again."""
+        return self.phase in ("Succeeded", "Failed")
+
 
 def read_pod(pod: Manifest) -> PodView:
     """Return the view of a pod as the API server tells it."""
@@ -103,6 +108,11 @@ def read_time(text: str) -> datetime:
     """Return an RFC 3339 time of the API server, with its zone; one without a zone is in UTC."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def write_time(moment: datetime) -> str:
+    """Return an RFC 3339 time in UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _attempt(annotations: Mapping[str, str]) -> int:

@@ -88,7 +88,7 @@ def _discarded(observed: Observed, decision: Decision) -> tuple[Child, ...]:
 
 
 def _num_running(observed: Observed) -> int:
-    return sum(pod.phase not in ("Succeeded", "Failed") for pod in observed.pods)
+    return sum(not pod.is_over for pod in observed.pods)
 
 
 def _child(view: WorkloadView) -> Child:

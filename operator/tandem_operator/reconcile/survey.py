@@ -78,11 +78,12 @@ class Surveyor:
         """Return whether there is a Kueue that the job can wait in; False for a job that asks for none."""
         return wants_queue(job) and await self.serves(KUEUE_WORKLOAD)
 
-    async def survey(self, job: RLJob, view: WorkloadView | None, known: Offer) -> Offer:
+    async def survey(self, job: RLJob, view: WorkloadView | None, known: Offer, *, has_kueue: bool) -> Offer:
         """Return the offer for a job. What `known` tells is not read again; ApiError where it cannot be read."""
         priority_class = job.spec.scheduling.priority_class_name
         priority = known.priority
-        if wants_queue(job) and view is None and priority_class is not None:
+        asks = has_kueue and view is None and not job.spec.suspend
+        if asks and priority_class is not None:
             priority = number(await self._client.get(PRIORITY_CLASS, None, priority_class), "value")
         admission = known.admission
         if view is not None and view.is_admitted and view.admission_id != admission.id:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tandem_operator.reconcile.conditions import write_time
+from tandem_operator.reconcile.pods import write_time
 
 Manifest = dict[str, Any]
 

@@ -37,7 +37,7 @@ class Reader:
         self.surveyor = Surveyor(client, self.cache, lambda: self.now)
 
     async def survey(self, view: WorkloadView | None, known: Offer, job: Any = QUEUED) -> Offer:
-        return await self.surveyor.survey(job, view, known)
+        return await self.surveyor.survey(job, view, known, has_kueue=await self.surveyor.has_queues(job))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tandem_api.job.status import ConditionType, Phase, RLJobStatus
 from tandem_api.registry import Progress
 from tandem_operator.plan.names import LABEL_ROLE
 from tandem_operator.plan.revision import ANNOTATION_APPLIED_HASH, ANNOTATION_ATTEMPT
-from tandem_operator.reconcile.conditions import write_time
+from tandem_operator.reconcile.pods import write_time
 from tests.tandem_operator.jobs import job_with
 from tests.tandem_operator.reconcile.kueue_world import Kueue
 
