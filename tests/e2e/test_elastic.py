@@ -46,6 +46,11 @@ def is_serving(run: Path) -> bool:
     return bool(states) and states[-1] == "Serving"
 
 
+def serves_again(run: Path) -> bool:
+    """Tell whether the rollout-only pod is serving and has fetched more than the generation that it joined with."""
+    return len(fetched(run)) > 1 and is_serving(run)
+
+
 def num_shared_answers(run: Path) -> int:
     """Return how many requests the less busy server has answered in all iterations in which there were two."""
     log = log_of(run, "reverse-digits-master", "master")
@@ -67,18 +72,18 @@ def is_engine(process: psutil.Process, marker: str) -> bool:
 
 
 def test_a_rollout_only_pod_serves_until_it_is_killed_and_the_job_completes(toy: Path, tmp_path: Path) -> None:
-    job = elastic_job(tmp_path, toy, num_iterations=10)
+    job = elastic_job(tmp_path, toy, num_iterations=14)
     run = tmp_path / "run"
     before = memory_folders()
 
     process = start(job, run)
-    wait_until(lambda: num_shared_answers(run) > 0 and is_serving(run), process, START_SECONDS)
+    wait_until(lambda: num_shared_answers(run) > 0 and serves_again(run), process, START_SECONDS)
     os.kill(engine(run).pid, signal.SIGKILL)
     output, _ = process.communicate(timeout=END_SECONDS)
 
     assert process.returncode == 0, output
     assert f"{POD}/rollout: ended" in output
-    assert [record.iteration for record in iterations(run)] == list(range(1, 11))
+    assert [record.iteration for record in iterations(run)] == list(range(1, 15))
     assert max(record.max_abs_logprob_difference for record in iterations(run)) < 1e-5
     assert len(fetched(run)) >= 2
     assert leftovers(run) == []
