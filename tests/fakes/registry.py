@@ -56,6 +56,8 @@ class FakeRegistry:
     async def transact(self, guards: Sequence[Guard], puts: Sequence[Put]) -> None:
         await self._arrive()
         if not all(self._holds(guard) for guard in guards):
+            if puts and all(self._values.get(put.key) == put.value for put in puts):
+                return
             raise Fenced(f"{guards} does not hold")
         if any(put.lease and not self.leases[put.lease].alive for put in puts):
             raise LeaseLost("a key cannot hang on a lease that has expired")
@@ -64,9 +66,12 @@ class FakeRegistry:
             self._owners[put.key] = put.lease
         self._tell([Change(put.key, put.value) for put in puts])
 
-    async def delete(self, prefix: str) -> None:
+    async def delete(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
         await self._arrive()
-        self._remove([key for key in self._values if key.startswith(prefix)])
+        found = [key for key in self._values if key.startswith(prefix)]
+        if found and not all(self._holds(guard) for guard in guards):
+            raise Fenced(f"{guards} does not hold")
+        self._remove(found)
 
     async def watch(self, prefix: str) -> AsyncIterator[tuple[Change, ...]]:
         watcher = Watcher(prefix)

@@ -28,6 +28,8 @@ class EtcdProcess:
 
     data: Path
     address: str = field(default_factory=free_address)
+    arguments: tuple[str, ...] = ()
+    """More of its command line; what stands later wins."""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -38,13 +40,26 @@ class EtcdProcess:
         """Start it and wait until it listens."""
         program = etcd_program(find_etcd(), self.address, self.data, self.data)
         self._process = subprocess.Popen(
-            program.argv, env=dict(program.environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*program.argv, *self.arguments],
+            env=dict(program.environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         deadline = monotonic() + START_SECONDS
         while not _listens(self.address):
             assert self._process.poll() is None, "etcd ended at its start"
             assert monotonic() < deadline, "etcd does not listen"
             sleep(0.05)
+
+    def stop(self) -> None:
+        """SIGSTOP it: connections stay, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL it; harmless when it is down."""

@@ -66,6 +66,35 @@ async def test_a_deleted_prefix_is_gone_and_its_neighbours_stay(registry: Regist
     assert dict(await registry.list(prefix)) == {f"{prefix}weights/10/layout": "y"}
 
 
+async def test_a_guarded_deletion_deletes_where_the_guard_holds(registry: Registry, prefix: str) -> None:
+    await registry.put(f"{prefix}master", "me")
+    await registry.put(f"{prefix}weights/1/layout", "x")
+
+    await registry.delete(f"{prefix}weights/1/", [Is(f"{prefix}master", "me")])
+
+    assert dict(await registry.list(prefix)) == {f"{prefix}master": "me"}
+
+
+async def test_a_fenced_deletion_deletes_nothing(registry: Registry, prefix: str) -> None:
+    await registry.put(f"{prefix}master", "somebody newer")
+    await registry.put(f"{prefix}weights/1/layout", "x")
+
+    with pytest.raises(Fenced):
+        await registry.delete(f"{prefix}weights/1/", [Is(f"{prefix}master", "me")])
+
+    assert await registry.get(f"{prefix}weights/1/layout") == "x"
+
+
+async def test_deleting_what_is_gone_is_never_fenced(registry: Registry, prefix: str) -> None:
+    await registry.delete(f"{prefix}weights/1/", [Is(f"{prefix}master", "me")])
+
+
+async def test_writing_again_what_is_there_is_never_fenced(registry: Registry, prefix: str) -> None:
+    await registry.transact([Absent(f"{prefix}layout")], [Put(f"{prefix}layout", "x")])
+
+    await registry.transact([Absent(f"{prefix}layout")], [Put(f"{prefix}layout", "x")])
+
+
 async def test_a_transaction_whose_guards_hold_writes_everything(registry: Registry, prefix: str) -> None:
     await registry.put(f"{prefix}master", "me")
 

@@ -13,14 +13,17 @@ from etcd3aio import Etcd3Client
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.mirror import mirrored
-from tandem_checkpoint.registry.store import Change, Registry
+from tandem_checkpoint.registry.store import Absent, Change, Put
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
-from tests.tandem_checkpoint.test_registry_contract import following
+from tests.tandem_checkpoint.test_registry_contract import SOON, following
 from tests.wire import wire_to
 
 pytestmark = pytest.mark.etcd
 
 LEASE_SECONDS = 2
+AWAY_SECONDS = 3.0
+HANG_SECONDS = 6.0
+"""Longer than one try of a call."""
 EXPIRY_SECONDS = 20.0
 RECONNECT_SECONDS = 20.0
 OWNER_PROGRAM = """
@@ -72,7 +75,7 @@ async def test_a_renewed_lease_outlives_its_time_to_live(etcd_endpoint: str, pre
 
 
 async def test_a_killed_etcd_is_unreachable_for_every_verb(own_etcd: EtcdProcess) -> None:
-    async with connect([own_etcd.endpoint]) as registry:
+    async with connect([own_etcd.endpoint], patience_seconds=1) as registry:
         await registry.put("/a", "1")
         own_etcd.kill()
 
@@ -82,8 +85,74 @@ async def test_a_killed_etcd_is_unreachable_for_every_verb(own_etcd: EtcdProcess
             await registry.list("/a")
         with pytest.raises(RegistryUnreachable, match="put /a"):
             await registry.put("/a", "2")
+        with pytest.raises(RegistryUnreachable, match="transact"):
+            await registry.transact([Absent("/b")], [Put("/b", "1")])
+        with pytest.raises(RegistryUnreachable, match="delete /a"):
+            await registry.delete("/a")
         with pytest.raises(RegistryUnreachable, match="lease"):
             await registry.lease(LEASE_SECONDS).__aenter__()
+
+
+async def test_a_write_outlasts_an_etcd_that_is_away_for_some_seconds(own_etcd: EtcdProcess) -> None:
+    async with connect([own_etcd.endpoint]) as registry:
+        await registry.put("/a", "1")
+        own_etcd.kill()
+        writing = asyncio.create_task(registry.put("/a", "2"))
+        creating = asyncio.create_task(registry.transact([Absent("/b")], [Put("/b", "1")]))
+        reading = asyncio.create_task(registry.list("/a"))
+
+        await asyncio.sleep(AWAY_SECONDS)
+        assert [task.done() for task in (writing, creating, reading)] == [False] * 3
+        await asyncio.to_thread(own_etcd.start)
+
+        await asyncio.gather(writing, creating)
+        assert await reading in ({"/a": "1"}, {"/a": "2"})
+        assert dict(await registry.list("/")) == {"/a": "2", "/b": "1"}
+
+
+async def test_a_call_outlasts_an_etcd_that_hangs(own_etcd: EtcdProcess) -> None:
+    async with connect([own_etcd.endpoint]) as registry:
+        await registry.put("/a", "1")
+        own_etcd.stop()
+        writing = asyncio.create_task(registry.put("/a", "2"))
+        await asyncio.sleep(HANG_SECONDS)
+
+        own_etcd.go_on()
+
+        await writing
+        assert await registry.get("/a") == "2"
+
+
+async def test_a_create_only_write_whose_answer_was_lost_is_no_refusal(etcd: EtcdProcess, prefix: str) -> None:
+    async with wire_to(etcd.endpoint) as wire, connect([wire.endpoint]) as registry:
+        await registry.get(prefix)
+        wire.lose_answers()
+        writing = asyncio.create_task(registry.transact([Absent(f"{prefix}a")], [Put(f"{prefix}a", "1")]))
+        async with connect([etcd.endpoint]) as near, mirrored(near, prefix) as mirror, asyncio.timeout(SOON):
+            await mirror.wait(lambda seen: seen.values.get(f"{prefix}a"))
+        await wire.cut()
+        await wire.join()
+
+        await writing
+
+
+async def test_a_watch_shows_that_etcd_has_come_back_empty(own_etcd: EtcdProcess, tmp_path: Path) -> None:
+    async with connect([own_etcd.endpoint]) as registry, mirrored(registry, "/job/") as mirror:
+        await registry.put("/job/desired", "1")
+        await registry.put("/job/progress", "1")
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            await mirror.wait(lambda seen: seen.values.get("/job/progress"))
+
+        own_etcd.kill()
+        own_etcd.data = tmp_path / "empty"
+        own_etcd.data.mkdir()
+        await asyncio.to_thread(own_etcd.start)
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            await mirror.wait(lambda seen: None if seen.values else True)
+        await registry.put("/job/desired", "2")
+
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            await mirror.wait(lambda seen: True if seen.values == {"/job/desired": "2"} else None)
 
 
 async def test_a_lease_is_dead_soon_after_etcd_is_and_can_still_be_left(own_etcd: EtcdProcess) -> None:
@@ -102,8 +171,8 @@ async def test_a_watch_outlives_a_restart_of_etcd(own_etcd: EtcdProcess) -> None
             await mirror.wait(lambda seen: seen.values.get("/job/desired"))
 
         own_etcd.kill()
-        own_etcd.start()
-        await put_once_reachable(registry, "/job/desired", "2")
+        await asyncio.to_thread(own_etcd.start)
+        await registry.put("/job/desired", "2")
 
         async with asyncio.timeout(RECONNECT_SECONDS):
             await mirror.wait(lambda seen: True if seen.values.get("/job/desired") == "2" else None)
@@ -128,7 +197,7 @@ async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: Etcd
             await wire.join()
 
             async with asyncio.timeout(RECONNECT_SECONDS):
-                assert await reading == (Change(f"{prefix}gone", None),)
+                assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}stays", "2"))
 
 
 async def test_a_reconnected_watch_reports_deletions_that_etcd_itself_has_forgotten(
@@ -152,16 +221,6 @@ async def test_a_reconnected_watch_reports_deletions_that_etcd_itself_has_forgot
 
             async with asyncio.timeout(RECONNECT_SECONDS):
                 assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}new", "2"))
-
-
-async def put_once_reachable(registry: Registry, key: str, value: str) -> None:
-    """Write a key as soon as the client has found etcd again."""
-    async with asyncio.timeout(RECONNECT_SECONDS):
-        while True:
-            try:
-                return await registry.put(key, value)
-            except RegistryUnreachable:
-                await asyncio.sleep(0.1)
 
 
 async def compact(etcd: EtcdProcess) -> None:

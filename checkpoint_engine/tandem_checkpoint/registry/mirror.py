@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from tandem_checkpoint.registry.errors import RegistryUnreachable
@@ -55,5 +55,4 @@ async def mirrored(registry: Registry, prefix: str) -> AsyncIterator[Mirror]:
         yield mirror
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})  # and not on itself: that would swallow a cancellation of ours

@@ -58,7 +58,11 @@ class Lease(Protocol):
 
 
 class Registry(Protocol):
-    """etcd, as far as Tandem uses it. Every call has a deadline and raises RegistryUnreachable past it."""
+    """etcd, as far as Tandem uses it.
+
+    Every call is safe to repeat, and is made again for some seconds while etcd is away; then it raises
+    RegistryUnreachable. RegistryRefused where etcd does not let us.
+    """
 
     async def get(self, key: str) -> str | None:
         """Return the value of `key`, None where absent."""
@@ -73,11 +77,17 @@ class Registry(Protocol):
         ...
 
     async def transact(self, guards: Sequence[Guard], puts: Sequence[Put]) -> None:
-        """Write all `puts` where all `guards` hold; else raise Fenced and write nothing."""
+        """Write all `puts` where all `guards` hold; else raise Fenced and write nothing.
+
+        Values that are there already count as written: a call that is made again may have been carried out before.
+        """
         ...
 
-    async def delete(self, prefix: str) -> None:
-        """Delete every key that starts with `prefix`."""
+    async def delete(self, prefix: str, guards: Sequence[Guard] = ()) -> None:
+        """Delete every key that starts with `prefix` where all `guards` hold.
+
+        Else raise Fenced and delete nothing; where nothing is there to delete, guards do not matter.
+        """
         ...
 
     def watch(self, prefix: str) -> AsyncIterator[tuple[Change, ...]]:
