@@ -1,13 +1,19 @@
 """The engine's configuration and the bodies of its HTTP API."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tandem_api.job.spec import RLJobSpec
+from tandem_api.job.status import Phase
+from tandem_api.registry import MemberState
 from tandem_api.resource import Resource
 from tandem_api.weights import Shard
 
 ENGINE_PORT_TRAIN = 8701
 ENGINE_PORT_ROLLOUT = 8702
+METRICS_PORT = 8703
+"""Port of the master's metrics."""
 SERVER_PORT = 8000
 """Port of a pod's first server; the next one follows."""
 RENDEZVOUS_PORT = 29500
@@ -82,6 +88,8 @@ class TrainResponse(Resource):
     """Tokens passed forward, padding excluded, over all ranks."""
     seconds: float = Field(ge=0)
     """Time in the trainer."""
+    export_seconds: float = Field(default=0.0, ge=0)
+    """Time to write the new generation into the pod's segment, before the answer."""
 
 
 class SaveRequest(Resource):
@@ -89,6 +97,8 @@ class SaveRequest(Resource):
 
     path: str
     """Folder to make, as the container sees it. Written aside and renamed."""
+    generation: int | None = Field(default=None, ge=0)
+    """Generation that is wanted; a trainer that holds another one refuses (409). Absent: whatever it holds."""
 
 
 class SaveResponse(Resource):
@@ -98,6 +108,25 @@ class SaveResponse(Resource):
     """The folder."""
     num_bytes: int
     """Size of the weight files."""
+
+
+class MemberPhase(Resource):
+    """GET /v1/phase: what this member is for now, and how far it is with that."""
+
+    epoch: int = Field(ge=0)
+    """Epoch that the member acts on; 0 before the master's first word."""
+    phase: Phase | None
+    """What that epoch is for; null before the first word."""
+    generation: int | None
+    """Generation that the member serves, trains from or holds; null where that is none."""
+    state: MemberState
+    """Where the member is."""
+    since: float
+    """Unix time, in seconds, at which it came into this state."""
+    deadline: float | None
+    """Unix time, in seconds, at which the running switch counts as failed; null where none is running."""
+    published: int | None = None
+    """Newest generation that the master has published, as this member knows; null where that is none."""
 
 
 class HeldWeights(Resource):
@@ -114,14 +143,125 @@ class HeldWeights(Resource):
     """What each rank of the pod wrote, with the checksum of each piece."""
 
 
+class WeightsSummary(Resource):
+    """One generation in one of this pod's segments."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    segment: str
+    """File name of the segment in the pod's shared volume."""
+    segment_bytes: int = Field(ge=0)
+    """Size of the whole segment."""
+    num_bytes: int = Field(ge=0)
+    """Bytes of tensors in it, padding left out."""
+    num_shards: int = Field(ge=0)
+    """Ranks that wrote it."""
+    is_published: bool
+    """Whether the master has published this generation."""
+
+
+class WeightsList(Resource):
+    """GET /v1/weights: the generations that this pod's segments hold, oldest first: at most as many as segments."""
+
+    weights: tuple[WeightsSummary, ...]
+    """What is held."""
+
+
+class PublishedWeights(Resource):
+    """POST /v1/weights/{generation}/publish: what a trainer has exported and registered."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    num_shards: int = Field(ge=0)
+    """Shards of this pod that are registered now."""
+    num_bytes: int = Field(ge=0)
+    """Bytes of tensors in them."""
+    is_complete: bool
+    """Whether the shards of all pods are registered: then the master can publish the generation."""
+
+
+class FetchedWeights(Resource):
+    """POST /v1/weights/{generation}/fetch: what a rollout-only pod has brought into its segment."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    num_bytes: int = Field(ge=0)
+    """Bytes that came over the network; 0 where the generation was here already."""
+    sources: tuple[str, ...]
+    """Pods that gave them."""
+    seconds: float = Field(ge=0)
+    """Time that it took."""
+
+
+class PieceMismatch(Resource):
+    """A piece whose bytes are not those that were registered."""
+
+    tensor: str
+    """Hugging Face on-disk name."""
+    start: tuple[int, ...]
+    """First index of the box on each axis."""
+    stop: tuple[int, ...]
+    """One past the last index of the box on each axis."""
+    offset_bytes: int = Field(ge=0)
+    """Place of its first byte in the segment."""
+    num_bytes: int = Field(ge=0)
+    """Size."""
+    registered_crc32: int = Field(ge=0)
+    """Checksum as the exporter registered it."""
+    found_crc32: int = Field(ge=0)
+    """Checksum of the bytes that are there."""
+
+
+class VerifiedWeights(Resource):
+    """POST /v1/weights/{generation}/verify: every byte of the generation read again, and every checksum compared."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    is_intact: bool
+    """Whether every piece is as it was registered."""
+    mismatches: tuple[PieceMismatch, ...]
+    """The pieces that are not, by their place in the segment."""
+    num_pieces: int = Field(ge=0)
+    """Pieces that were compared."""
+    num_bytes: int = Field(ge=0)
+    """Bytes that were read."""
+    seconds: float = Field(ge=0)
+    """Time that it took."""
+
+
+class Alive(Resource):
+    """GET /healthz."""
+
+    status: Literal["alive"] = "alive"
+    """The event loop answers."""
+
+
+class Readiness(Resource):
+    """GET /readyz: 200 where the member can be asked for something, 503 while it starts and after it has failed."""
+
+    state: MemberState
+    """Where the member is."""
+
+
+class FieldProblem(Resource):
+    """One mistake in a request."""
+
+    pointer: str
+    """JSON Pointer (RFC 6901) into the body, as #/maxLogprobDifference; for a parameter its place and name."""
+    detail: str
+    """What is wrong with it."""
+
+
 class ProblemDetails(Resource):
-    """A structured error (RFC 9457)."""
+    """A structured error (RFC 9457), sent as application/problem+json."""
 
     type: str = "about:blank"
-    """Kind of the problem."""
+    """Kind of the problem: a name that stays the same; absent where the status says it all."""
     title: str
-    """The kind in words."""
+    """The kind in words, the same each time."""
     status: int
     """HTTP status."""
     detail: str
     """What is wrong here and how to mend it."""
+    errors: tuple[FieldProblem, ...] = ()
+    """Every mistake in the request, for a request that cannot be read."""

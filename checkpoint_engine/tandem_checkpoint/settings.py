@@ -1,17 +1,22 @@
 """What an engine is told by its container: environment variables, parsed once."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
 
 from tandem_api.engine import JobConfig
-from tandem_api.registry import Keys
+from tandem_api.registry import Keys, Scheme
+from tandem_checkpoint.registry.credentials import NOBODY, EtcdCredentials, read_credentials
+from tandem_checkpoint.registry.errors import CredentialsError
+from tandem_checkpoint.tls import TlsError, TlsFiles, Trust, read_tls, service_name
 
 DEVICE_VARIABLE = "TANDEM_DEVICE"
 """Overrides the device of the job's configuration, where a claim gives something else than CUDA devices."""
+TOKEN_VARIABLE = "TANDEM_TOKEN_FILE"
 DEVICES = ("cpu", "cuda")
 
 
@@ -24,7 +29,8 @@ class Settings:
     """The contract between the planner's containers and the engine."""
 
     config: JobConfig
-    token: str
+    token: str = field(repr=False)
+    """Bearer token of the job's HTTP APIs; empty where there is none, which only loopback allows."""
     etcd: tuple[str, ...]
     pod: str
     address: str
@@ -34,6 +40,20 @@ class Settings:
     """Durable folder of the job: trainers only."""
     attempt: int = 0
     """How often all pods of the job had been started anew before this one."""
+    tls: TlsFiles | None = None
+    """Certificates of the job's HTTP APIs; None: they are spoken to in the clear."""
+    etcd_credentials: EtcdCredentials = NOBODY
+    """Who we are to etcd."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """Return how this pod's HTTP APIs are spoken to."""
+        return "http" if self.tls is None else "https"
+
+    @property
+    def trust(self) -> Trust | None:
+        """Return what believes the job's other pods; None where they are spoken to in the clear."""
+        return None if self.tls is None else self.tls.trust(service_name(self.config.namespace, self.config.name))
 
     @property
     def keys(self) -> Keys:
@@ -48,15 +68,22 @@ class Settings:
     def from_environment(cls) -> Self:
         """Read the environment; raise SettingsError naming the variable that is missing or the file that is wrong."""
         state = os.environ.get("TANDEM_STATE")
+        address = _variable("POD_IP")
+        try:
+            tls, credentials = read_tls(os.environ), read_credentials(os.environ)
+        except (TlsError, CredentialsError) as error:
+            raise SettingsError(str(error)) from None
         return cls(
             config=read_job_config(),
-            token=_content("TANDEM_TOKEN_FILE").strip(),
+            token=_token(address),
             etcd=tuple(_variable("TANDEM_ETCD").split(",")),
             pod=_variable("POD_NAME"),
-            address=_variable("POD_IP"),
+            address=address,
             shared=Path(_variable("TANDEM_SHARED")),
             state=Path(state) if state else None,
             attempt=int(attempt) if (attempt := os.environ.get("TANDEM_ATTEMPT", "")).isdecimal() else 0,
+            tls=tls,
+            etcd_credentials=credentials,
         )
 
 
@@ -69,6 +96,31 @@ def read_job_config() -> JobConfig:
     if device not in DEVICES:
         raise SettingsError(f"{DEVICE_VARIABLE}: is {device!r}; use {' or '.join(DEVICES)}, or leave it unset")
     return config.model_copy(update={"device": device})
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine reaches an address; a name is taken for one that others reach."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def require_token(address: str, token: str) -> None:
+    """Raise SettingsError where APIs without a token would be reached by others."""
+    if not token and not is_loopback(address):
+        raise SettingsError(
+            f"{TOKEN_VARIABLE}: holds no token, but others reach {address}; mount the job's Secret there"
+        )
+
+
+def _token(address: str) -> str:
+    """Return the job's token; on loopback there may be none."""
+    if is_loopback(address) and not os.environ.get(TOKEN_VARIABLE):
+        return ""
+    token = _content(TOKEN_VARIABLE).strip()
+    require_token(address, token)
+    return token
 
 
 def _variable(name: str) -> str:

@@ -1,93 +1,86 @@
-"""The engine's HTTP API: who may ask, and what each refusal looks like."""
+"""The engine's HTTP API: what it answers, and what each refusal looks like."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 
-from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, StepMetrics, TrainRequest, TrainResponse
+from tandem_api.engine import (
+    FetchedWeights,
+    FieldProblem,
+    MemberPhase,
+    ProblemDetails,
+    PublishedWeights,
+    SaveRequest,
+    TrainResponse,
+)
 from tandem_api.registry import MemberState, MemberStatus
 from tandem_checkpoint.gpu_token import GpuToken
 from tandem_checkpoint.http import build_app
+from tandem_checkpoint.http.capabilities import Conflict
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.ranks import CommandRefused
+from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryUnreachable
 from tandem_checkpoint.registry.mirror import Mirror
+from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.switch.train import TrainSide, WrongPhase
 from tandem_checkpoint.transfer.exports import Exports
+from tandem_checkpoint.transfer.fetch import FetchFailed
 from tests.fakes.registry import FakeRegistry
+from tests.tandem_checkpoint.api_member import (
+    FETCHED,
+    PHASE,
+    PUBLISHED,
+    TOKEN,
+    TRAIN,
+    TRAINED,
+    ApiMember,
+    app_of,
+    asking,
+    problem,
+)
 from tests.tandem_checkpoint.jobs import job_config, settings_of
 from tests.tandem_checkpoint.policies import write_config
 
-HEADERS = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
-TRAIN = TrainRequest(epoch=2, generation=0, max_logprob_difference=1e-4, steps=(((),),), samples_per_step=(0,))
-TRAINED = TrainResponse(
-    max_abs_logprob_difference=1e-7,
-    kl=0.5,
-    steps=(StepMetrics(loss=-1.0, gradient_norm=2.0),),
-    num_tokens=9,
-    seconds=0.1,
-)
 
-
-@dataclass(slots=True)
-class Member:
-    """A member whose state and trainer a test chooses."""
-
-    state: MemberState = MemberState.TRAINING
-    error: Exception | None = None
-    saved: list[str] = field(default_factory=list)
-
-    def status(self) -> MemberStatus:
-        return MemberStatus(incarnation="a", epoch=2, state=self.state)
-
-    async def train(self, request: TrainRequest) -> TrainResponse:
-        if self.error is not None:
-            raise self.error
-        return TRAINED
-
-    async def save(self, request: SaveRequest) -> SaveResponse:
-        self.saved.append(request.path)
-        return SaveResponse(path=request.path, num_bytes=5)
+@pytest.fixture
+def member() -> ApiMember:
+    return ApiMember()
 
 
 @pytest.fixture
-def member() -> Member:
-    return Member()
-
-
-@pytest.fixture
-async def client(member: Member) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app("secret", member.status, member)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://engine", headers=HEADERS
-    ) as client:
+async def client(member: ApiMember, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with asking(app_of(member, Exports(tmp_path))) as client:
         yield client
 
 
-def problem(response: httpx.Response) -> ProblemDetails:
-    assert response.headers["content-type"] == "application/problem+json"
-    return ProblemDetails.model_validate_json(response.content)
+@pytest.fixture
+async def bare(member: ApiMember) -> AsyncIterator[httpx.AsyncClient]:
+    """A member that offers nothing but its status."""
+    async with asking(build_app(TOKEN, member.status, None)) as client:
+        yield client
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer wrong", "secret", "Basic secret", "Bearer secret ", "Bearer ü"]
-)
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/status"), ("POST", "/v1/train"), ("POST", "/v1/save")])
-async def test_without_the_jobs_token_nothing_is_answered(
-    client: httpx.AsyncClient, method: str, path: str, header: str
-) -> None:
-    response = await client.request(method, path, headers={b"Authorization": header.encode()})
+async def test_the_status_is_the_registrys(client: httpx.AsyncClient, member: ApiMember) -> None:
+    response = await client.get("/v1/status")
 
-    assert response.status_code == 401
-    assert problem(response) == ProblemDetails(
-        title="Unauthorized",
-        status=401,
-        detail="send the job's token as a bearer token; it is in the Secret of the job",
-    )
+    assert MemberStatus.model_validate_json(response.content) == member.status()
+
+
+async def test_the_phase_says_since_when_and_until_when(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/phase")
+
+    assert MemberPhase.model_validate_json(response.content) == PHASE
+
+
+async def test_metrics_are_in_prometheus_text_format(client: httpx.AsyncClient) -> None:
+    response = await client.get("/metrics")
+
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.content == b"tandem_up 1.0\n"
 
 
 async def test_a_batch_is_trained_and_its_metrics_come_back(client: httpx.AsyncClient) -> None:
@@ -97,38 +90,23 @@ async def test_a_batch_is_trained_and_its_metrics_come_back(client: httpx.AsyncC
     assert TrainResponse.model_validate_json(response.content) == TRAINED
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (WrongPhase("the batch is of epoch 2, this trainer is in epoch 3"), 409),
-        (CommandRefused("the log-probabilities differ by 0.1 nats"), 422),
-        (ChildGone("trainer rank 0 was ended by SIGKILL; out of memory?"), 503),
-    ],
-)
-async def test_what_a_trainer_meets_has_a_status_and_its_cause(
-    client: httpx.AsyncClient, member: Member, error: Exception, status: int
-) -> None:
-    member.error = error
-
-    response = await client.post("/v1/train", content=TRAIN.model_dump_json())
-
-    assert response.status_code == status
-    assert problem(response) == ProblemDetails(title=type(error).__name__, status=status, detail=str(error))
-
-
-async def test_an_unknown_field_is_refused(client: httpx.AsyncClient, member: Member) -> None:
-    response = await client.post("/v1/save", json={"path": "/state/policy", "comment": "x"})
-
-    assert response.status_code == 422
-    assert problem(response).detail == "body.comment: Extra inputs are not permitted; see /docs for what it takes"
-    assert member.saved == []
-
-
-async def test_the_policy_is_saved_where_the_request_says(client: httpx.AsyncClient, member: Member) -> None:
+async def test_the_policy_is_saved_where_the_request_says(client: httpx.AsyncClient, member: ApiMember) -> None:
     response = await client.post("/v1/save", json={"path": "/state/policy"})
 
     assert response.json() == {"path": "/state/policy", "numBytes": 5}
     assert member.saved == ["/state/policy"]
+
+
+async def test_a_trainer_registers_a_generation_again(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/weights/3/publish")
+
+    assert PublishedWeights.model_validate_json(response.content) == PUBLISHED
+
+
+async def test_a_rollout_only_pod_fetches_ahead_of_time(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/weights/3/fetch")
+
+    assert FetchedWeights.model_validate_json(response.content) == FETCHED
 
 
 @pytest.mark.parametrize(
@@ -143,48 +121,198 @@ async def test_the_policy_is_saved_where_the_request_says(client: httpx.AsyncCli
     ],
 )
 async def test_a_member_is_ready_unless_it_starts_or_has_failed(
-    client: httpx.AsyncClient, member: Member, state: MemberState, status: int
+    client: httpx.AsyncClient, member: ApiMember, state: MemberState, status: int
 ) -> None:
     member.state = state
 
-    response = await client.get("/readyz", headers={"Authorization": ""})
+    response = await client.get("/readyz")
 
     assert (response.status_code, response.json()) == (status, {"state": state})
 
 
-async def test_a_member_is_alive_as_soon_as_it_answers(client: httpx.AsyncClient, member: Member) -> None:
-    member.state = MemberState.STARTING
+async def test_a_member_is_alive_as_soon_as_it_answers(client: httpx.AsyncClient, member: ApiMember) -> None:
+    member.state = MemberState.FAILED
 
-    response = await client.get("/healthz", headers={"Authorization": ""})
+    response = await client.get("/healthz")
 
-    assert response.status_code == 200
-
-
-async def test_the_status_is_the_registrys(client: httpx.AsyncClient, member: Member) -> None:
-    response = await client.get("/v1/status")
-
-    assert MemberStatus.model_validate_json(response.content) == member.status()
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-async def test_the_api_describes_itself(client: httpx.AsyncClient) -> None:
-    document = (await client.get("/openapi.json")).json()
+@pytest.mark.parametrize(
+    ("error", "status", "name"),
+    [
+        (WrongPhase("the batch is of epoch 2, this trainer is in epoch 3"), 409, "wrong-phase"),
+        (Conflict("generation 3 is bound"), 409, "conflict"),
+        (Fenced("somebody newer"), 409, "fenced"),
+        (CommandRefused("the log-probabilities differ by 0.1 nats"), 422, "refused"),
+        (FetchFailed("generation 3 could not be fetched"), 502, "fetch-failed"),
+        (ChildGone("trainer rank 0 was ended by SIGKILL; out of memory?"), 503, "process-ended"),
+        (RegistryUnreachable("etcd: no answer"), 503, "registry"),
+        (LeaseLost("the lease has expired"), 503, "registry"),
+        (TimeoutError("took more than 60 s"), 504, "deadline"),
+        (SegmentError("/shm has no room"), 507, "no-segment"),
+    ],
+)
+async def test_what_a_member_meets_has_a_status_a_kind_and_its_cause(
+    client: httpx.AsyncClient, member: ApiMember, error: Exception, status: int, name: str
+) -> None:
+    member.error = error
 
-    assert {"/healthz", "/readyz", "/v1/status", "/v1/train", "/v1/save"} == set(document["paths"])
+    response = await client.post("/v1/weights/3/publish")
+
+    met = problem(response)
+    assert (response.status_code, met.status) == (status, status)
+    assert (met.type, met.detail) == (f"urn:tandem:problem:{name}", str(error))
+
+
+async def test_every_problem_of_a_kind_has_the_same_title(client: httpx.AsyncClient, member: ApiMember) -> None:
+    member.error = WrongPhase("the batch is of epoch 2, this trainer is in epoch 3")
+
+    response = await client.post("/v1/train", content=TRAIN.model_dump_json())
+
+    assert response.json() == {
+        "type": "urn:tandem:problem:wrong-phase",
+        "title": "The member is in another phase",
+        "status": 409,
+        "detail": "the batch is of epoch 2, this trainer is in epoch 3",
+    }
+
+
+async def test_an_unknown_field_is_refused_with_its_place(client: httpx.AsyncClient, member: ApiMember) -> None:
+    response = await client.post("/v1/save", json={"path": "/state/policy", "a/b": "x"})
+
+    met = problem(response)
+    assert (response.status_code, met.type) == (422, "urn:tandem:problem:invalid-request")
+    assert met.detail == "body.a/b: Extra inputs are not permitted; see /docs for what it takes"
+    assert met.errors == (FieldProblem(pointer="#/a~1b", detail="Extra inputs are not permitted"),)
+    assert member.saved == []
+
+
+async def test_of_many_mistakes_the_first_ones_are_named(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/save", json={f"extra{number}": 1 for number in range(30)})
+
+    assert len(problem(response).errors) == 8
+
+
+@pytest.mark.parametrize("path", ["/v1/weights/-1", "/v1/weights/new", "/v1/weights/new/verify"])
+async def test_what_is_no_generation_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.request("POST" if path.endswith("verify") else "GET", path)
+
+    met = problem(response)
+    assert (response.status_code, met.errors[0].pointer) == (422, "path/generation")
+
+
+async def test_what_cannot_be_parsed_is_refused(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/save", content=b"{")
+
+    assert (response.status_code, problem(response).type) == (422, "urn:tandem:problem:invalid-request")
+
+
+async def test_an_unknown_path_is_a_problem_too(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v2/status")
+
+    assert response.status_code == 404
+    assert problem(response) == ProblemDetails(
+        title="Not Found", status=404, detail="GET /v2/status: see /openapi.json for what there is"
+    )
+    assert "type" not in response.json()
+
+
+async def test_an_unknown_method_is_a_problem_that_names_the_known_ones(client: httpx.AsyncClient) -> None:
+    response = await client.delete("/v1/status")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert problem(response).title == "Method Not Allowed"
+
+
+async def test_a_bug_is_a_problem_without_its_cause(client: httpx.AsyncClient, member: ApiMember) -> None:
+    member.error = RuntimeError("the secret of the bug")
+
+    response = await client.post("/v1/save", json={"path": "/state/policy"})
+
+    assert response.status_code == 500
+    assert problem(response).title == "Internal Server Error"
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "who"),
+    [
+        ("POST", "/v1/train", "ask port 8701 of a hybrid pod"),
+        ("POST", "/v1/save", "ask port 8701 of a hybrid pod"),
+        ("GET", "/v1/weights", "ask port 8701 of a hybrid pod"),
+        ("GET", "/v1/weights/3", "ask port 8701 of a hybrid pod"),
+        ("GET", "/v1/weights/3/segment", "ask port 8701 of a hybrid pod"),
+        ("POST", "/v1/weights/3/verify", "ask port 8701 of a hybrid pod"),
+        ("POST", "/v1/weights/3/publish", "ask port 8701 of a hybrid pod"),
+        ("POST", "/v1/weights/3/fetch", "ask a rollout-only pod"),
+        ("GET", "/v1/phase", "ask another one"),
+        ("GET", "/metrics", "keeps no metrics"),
+    ],
+)
+async def test_what_a_member_does_not_do_says_who_does(
+    bare: httpx.AsyncClient, method: str, path: str, who: str
+) -> None:
+    body = {"/v1/train": TRAIN.model_dump_json(), "/v1/save": '{"path": "/x"}'}.get(path)
+
+    response = await bare.request(method, path, content=body)
+
+    assert (response.status_code, problem(response).type) == (404, "urn:tandem:problem:not-offered")
+    assert who in problem(response).detail
+
+
+async def document_of(client: httpx.AsyncClient) -> dict[str, Any]:
+    document: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return document
+
+
+async def test_the_document_names_every_route(bare: httpx.AsyncClient) -> None:
+    document = await document_of(bare)
+
+    routes = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert routes == {
+        "GET /healthz",
+        "GET /readyz",
+        "GET /metrics",
+        "GET /v1/status",
+        "GET /v1/phase",
+        "GET /v1/weights",
+        "GET /v1/weights/{generation}",
+        "GET /v1/weights/{generation}/segment",
+        "POST /v1/weights/{generation}/publish",
+        "POST /v1/weights/{generation}/fetch",
+        "POST /v1/weights/{generation}/verify",
+        "POST /v1/train",
+        "POST /v1/save",
+    }
     assert "maxLogprobDifference" in document["components"]["schemas"]["TrainRequest"]["properties"]
 
 
-async def test_who_exports_gives_others_its_bytes(member: Member, tmp_path: Path) -> None:
-    app = build_app("secret", member.status, member, Exports(tmp_path))
+async def test_every_route_is_explained_and_every_error_of_it_is_a_problem(client: httpx.AsyncClient) -> None:
+    document = await document_of(client)
 
-    paths = {route.path for route in app.routes if isinstance(route, APIRoute)}
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    errors = {
+        media
+        for operation in operations
+        for status, response in operation["responses"].items()
+        if int(status) >= 400 and "healt" not in operation["tags"][0]
+        for media in response["content"]
+    }
+    assert all(operation["description"] for operation in operations)
+    assert errors == {"application/problem+json"}
+    assert document["components"]["schemas"]["ProblemDetails"]["properties"]["detail"]["description"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
 
-    assert paths >= {"/v1/weights/{generation}", "/v1/weights/{generation}/segment"}
 
+async def test_only_health_is_described_as_open(client: httpx.AsyncClient) -> None:
+    document = await document_of(client)
 
-async def test_a_server_has_nothing_to_train(member: Member) -> None:
-    app = build_app("secret", member.status, None)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://engine") as client:
-        assert (await client.post("/v1/train", content=TRAIN.model_dump_json())).status_code == 404
+    is_open = {
+        path for path, methods in document["paths"].items() for item in methods.values() if "security" not in item
+    }
+    assert is_open == {"/healthz", "/readyz"}
 
 
 async def test_a_trainer_that_is_in_no_train_phase_refuses_every_batch(tmp_path: Path) -> None:
@@ -199,5 +327,5 @@ async def test_a_trainer_without_weights_yet_saves_nothing(tmp_path: Path) -> No
     settings = settings_of(job_config(write_config(tmp_path / "policy")), tmp_path)
     side = TrainSide(Surroundings(settings, FakeRegistry(), Mirror(), 1, "a"), GpuToken(tmp_path / "gpu.token"))
 
-    with pytest.raises(WrongPhase, match="still starting and holds no weights yet"):
+    with pytest.raises(WrongPhase, match="holds no complete weights now"):
         await side.save(SaveRequest(path=str(tmp_path / "out")))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tandem_checkpoint.settings import Settings, SettingsError
+from tests.tandem_checkpoint.certificates import Authority
 from tests.tandem_checkpoint.jobs import job_config
 
 VARIABLES = ("TANDEM_CONFIG", "TANDEM_TOKEN_FILE", "TANDEM_ETCD", "POD_NAME", "POD_IP", "TANDEM_SHARED")
@@ -24,6 +25,13 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("TANDEM_STATE", raising=False)
     monkeypatch.delenv("TANDEM_DEVICE", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def loopback(container: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same on an address that only this machine reaches."""
+    monkeypatch.setenv("POD_IP", "127.94.0.3")
+    return container
 
 
 @pytest.mark.usefixtures("container")
@@ -58,6 +66,87 @@ def test_a_configuration_of_another_version_is_refused_by_the_field_it_differs_i
     (container / "config.json").write_text('{"namespace": "default", "somethingNew": 1}')
 
     with pytest.raises(SettingsError, match=r"TANDEM_CONFIG: \w+: .*; are operator and engine of the same version\?"):
+        Settings.from_environment()
+
+
+def test_an_empty_token_is_refused_where_others_reach_the_pod(container: Path) -> None:
+    (container / "token").write_text("\n")
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment()
+
+    assert str(caught.value) == (
+        "TANDEM_TOKEN_FILE: holds no token, but others reach 10.1.0.7; mount the job's Secret there"
+    )
+
+
+def test_on_loopback_an_empty_token_is_none(loopback: Path) -> None:
+    (loopback / "token").write_text("")
+
+    assert Settings.from_environment().token == ""
+
+
+@pytest.mark.usefixtures("loopback")
+def test_on_loopback_no_token_need_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TANDEM_TOKEN_FILE")
+
+    assert Settings.from_environment().token == ""
+
+
+@pytest.mark.usefixtures("loopback")
+def test_on_loopback_a_token_is_taken_all_the_same() -> None:
+    assert Settings.from_environment().token == "secret"
+
+
+@pytest.mark.usefixtures("container")
+def test_the_token_is_in_no_log() -> None:
+    assert "'secret'" not in repr(Settings.from_environment())
+
+
+@pytest.mark.usefixtures("container")
+def test_without_certificates_pods_are_spoken_to_in_the_clear() -> None:
+    settings = Settings.from_environment()
+
+    assert (settings.tls, settings.trust, settings.scheme) == (None, None, "http")
+
+
+def test_with_certificates_pods_are_believed_by_the_name_of_the_jobs_service(
+    container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(container / "keys")
+    pair = authority.issue("pods", ["toy.default.svc"])
+    monkeypatch.setenv("TANDEM_TLS_CERT", str(pair.cert))
+    monkeypatch.setenv("TANDEM_TLS_KEY", str(pair.key))
+    monkeypatch.setenv("TANDEM_TLS_CA", str(authority.cert))
+
+    settings = Settings.from_environment()
+
+    assert settings.scheme == "https"
+    assert settings.trust is not None
+    assert settings.trust.name == "toy.default.svc"
+
+
+@pytest.mark.usefixtures("container")
+def test_half_of_the_certificates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_TLS_CERT", "/etc/tandem/tls/tls.crt")
+
+    with pytest.raises(SettingsError, match=r"^TANDEM_TLS_KEY: is not set, but TANDEM_TLS_CERT is"):
+        Settings.from_environment()
+
+
+def test_the_registry_is_told_who_we_are(container: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (container / "password").write_text("correct horse")
+    monkeypatch.setenv("TANDEM_ETCD_USER", "tandem")
+    monkeypatch.setenv("TANDEM_ETCD_PASSWORD_FILE", str(container / "password"))
+
+    assert Settings.from_environment().etcd_credentials.user == "tandem"
+
+
+@pytest.mark.usefixtures("container")
+def test_a_user_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_ETCD_USER", "tandem")
+
+    with pytest.raises(SettingsError, match=r"^TANDEM_ETCD_USER: is set without TANDEM_ETCD_PASSWORD_FILE"):
         Settings.from_environment()
 
 

@@ -38,6 +38,7 @@ def test_namespaces_that_monitor_reach_the_http_apis_of_engines_and_servers() ->
             "ports": [
                 {"protocol": "TCP", "port": 8701},
                 {"protocol": "TCP", "port": 8702},
+                {"protocol": "TCP", "port": 8703},
                 {"protocol": "TCP", "port": 8000, "endPort": 8003},
             ],
         }

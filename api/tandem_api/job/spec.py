@@ -14,6 +14,7 @@ from tandem_api.job.policy import DataSpec, PolicySpec, RewardSpec, refuse_repea
 from tandem_api.job.recipe import RecipeSpec
 from tandem_api.job.relations import SPEC_INVARIANTS
 from tandem_api.job.status import RLJobStatus
+from tandem_api.job.tls import TlsSpec
 from tandem_api.resource import Resource
 
 API_VERSION: Final = "tandem.dev/v1alpha1"
@@ -52,6 +53,8 @@ class RLJobSpec(Guarded):
     """The change between phases."""
     checkpoints: CheckpointsSpec = CheckpointsSpec()
     """Durable state."""
+    tls: TlsSpec = TlsSpec()
+    """How the pods speak to each other."""
     failure_policy: FailurePolicySpec = FailurePolicySpec()
     """What is done about containers and pods that fail."""
     scheduling: SchedulingSpec = SchedulingSpec()

@@ -1,11 +1,14 @@
-"""What this pod's segments hold for others: the generations that its trainer has exported and not yet overwritten."""
+"""What this pod's segments hold: the generations that were written into them and not yet overwritten."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tandem_api.engine import HeldWeights
-from tandem_api.weights import Shard
+from tandem_api.engine import HeldWeights, PieceMismatch, VerifiedWeights
+from tandem_api.weights import Piece, Shard
+from tandem_checkpoint.segments.manifest import checksum
 from tandem_checkpoint.segments.store import map_for_sending, segment_name
 
 CHUNK_BYTES = 1 << 20
@@ -22,6 +25,15 @@ class Held:
 
     weights: HeldWeights
     path: Path
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return tuple(piece for shard in self.weights.shards for piece in shard.pieces)
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes of tensors in the segment."""
+        return sum(piece.num_bytes for piece in self.pieces)
 
 
 class Exports:
@@ -48,9 +60,44 @@ class Exports:
             raise NotHeld(f"generation {generation} is not in this pod's segments; held: {known}")
         return self._held[generation]
 
+    def list(self) -> tuple[Held, ...]:
+        """Return everything that is held, by generation."""
+        return tuple(self._held[generation] for generation in sorted(self._held))
+
+    async def verify(self, generation: int) -> VerifiedWeights:
+        """Read a generation's bytes once, beside everything else, and compare every checksum.
+
+        Errors: NotHeld, also where the segment was written anew meanwhile: then what was read says nothing.
+        """
+        held = self.get(generation)
+        began = time.perf_counter()
+        mismatches = await asyncio.to_thread(_mismatches, held.path, held.pieces)
+        if self._held.get(generation) is not held:
+            raise NotHeld(f"generation {generation} was overwritten while it was read; verify the one that is held now")
+        return VerifiedWeights(
+            generation=generation,
+            is_intact=not mismatches,
+            mismatches=mismatches,
+            num_pieces=len(held.pieces),
+            num_bytes=held.num_bytes,
+            seconds=time.perf_counter() - began,
+        )
+
 
 async def chunks(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
     """Yield the bytes `start <= i < stop` of a segment, a chunk at a time."""
     with map_for_sending(path) as mapped:
         for at in range(start, stop, CHUNK_BYTES):
             yield mapped[at : min(at + CHUNK_BYTES, stop)]
+
+
+def _mismatches(path: Path, pieces: Iterable[Piece]) -> tuple[PieceMismatch, ...]:
+    """Return the pieces of a segment whose bytes are not those that were registered, by their place."""
+    found = []
+    with map_for_sending(path) as mapped, memoryview(mapped) as view:
+        for piece in sorted(pieces, key=lambda piece: piece.offset_bytes):
+            crc32 = checksum(view[piece.offset_bytes : piece.offset_bytes + piece.num_bytes])
+            if crc32 != piece.crc32:
+                place = piece.model_dump(exclude={"crc32"}, by_alias=False)
+                found.append(PieceMismatch(**place, registered_crc32=piece.crc32, found_crc32=crc32))
+    return tuple(found)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from tandem_checkpoint.tls import Trust
 from tandem_checkpoint.transfer.plan import Source
 from tandem_checkpoint.transfer.reader import SourceFailed
 
@@ -20,14 +21,16 @@ PARTIAL_CONTENT = 206
 class HttpReader:
     """See SegmentReader."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, server_name: str | None = None) -> None:
+        """`server_name`: what sources' certificates must hold for, since they are reached by their addresses."""
         self._session = session
+        self._server_name = server_name
 
     async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
         url = f"{source.url}/v1/weights/{generation}/segment"
         wanted = {"Range": f"bytes={start}-{start + len(into) - 1}"}
         try:
-            async with self._session.get(url, headers=wanted) as response:
+            async with self._session.get(url, headers=wanted, server_hostname=self._server_name) as response:
                 if response.status != PARTIAL_CONTENT:
                     raise SourceFailed(await _refusal(response))
                 at = await _take(response.content, into)
@@ -38,15 +41,19 @@ class HttpReader:
 
 
 @asynccontextmanager
-async def http_reader(token: str) -> AsyncIterator[HttpReader]:
-    """Open a reader that shows the job's token; no proxy of the environment, no deadline of its own but to connect."""
+async def http_reader(token: str, trust: Trust | None = None) -> AsyncIterator[HttpReader]:
+    """Open a reader that shows the job's token; no proxy of the environment, no deadline of its own but to connect.
+
+    With `trust`, sources that speak TLS are believed.
+    """
     async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=trust.context) if trust else None,
         headers={"Authorization": f"Bearer {token}"},
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         read_bufsize=BUFFER_BYTES,
         auto_decompress=False,
     ) as session:
-        yield HttpReader(session)
+        yield HttpReader(session, trust.name if trust else None)
 
 
 async def _take(received: aiohttp.StreamReader, into: memoryview) -> int:

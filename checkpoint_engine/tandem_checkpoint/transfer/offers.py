@@ -31,4 +31,4 @@ def _offer(raw: str | None, pod: str, shards: list[Shard], layout: SegmentLayout
     if any(shard.incarnation != member.incarnation for shard in shards):
         return None
     pieces = tuple(piece for shard in shards for piece in shard.pieces)
-    return Offer(Source(pod, f"http://{member.address}:{member.port}"), pieces) if covers(layout, pieces) else None
+    return Offer(Source(pod, member.url), pieces) if covers(layout, pieces) else None

@@ -1,6 +1,6 @@
 """Who may connect to the pods of a job."""
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, SERVER_PORT
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, METRICS_PORT, SERVER_PORT
 from tandem_api.job import RLJob
 from tandem_operator.plan import names
 from tandem_operator.plan.objects import (
@@ -46,11 +46,12 @@ def _monitoring(job: RLJob, surroundings: Surroundings) -> tuple[IngressRule, ..
 
 
 def _http_ports(job: RLJob) -> tuple[NetworkPort, ...]:
-    """Return the ports of both engines and of as many servers as a pod can hold."""
+    """Return the ports of both engines, of the master's metrics, and of as many servers as a pod can hold."""
     num_devices = max(job.spec.hybrid.gpus_per_pod, job.spec.rollout.elastic.gpus_per_pod)
     num_servers = num_devices // job.spec.rollout.parallelism.tensor
     return (
         NetworkPort(port=ENGINE_PORT_TRAIN),
         NetworkPort(port=ENGINE_PORT_ROLLOUT),
+        NetworkPort(port=METRICS_PORT),
         NetworkPort(port=SERVER_PORT, end_port=SERVER_PORT + max(num_servers, 1) - 1),
     )

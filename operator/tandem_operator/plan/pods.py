@@ -2,7 +2,7 @@
 
 from pydantic import JsonValue
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, RENDEZVOUS_PORT, SERVER_PORT
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, METRICS_PORT, RENDEZVOUS_PORT, SERVER_PORT
 from tandem_api.job import RLJob
 from tandem_operator.plan import claims, names
 from tandem_operator.plan.account import names_account
@@ -14,11 +14,11 @@ from tandem_operator.plan.placement import network_annotations, placed
 from tandem_operator.plan.revision import ANNOTATION_ATTEMPT, ANNOTATION_SPEC_HASH, spec_hash
 from tandem_operator.plan.surroundings import Surroundings
 from tandem_operator.plan.volumes import (
-    ALWAYS_MOUNTED,
     SHARED_MOUNT,
     SHARED_PATH,
     STATE_MOUNT,
     STATE_PATH,
+    configuration_mounts,
     configuration_volumes,
     environment,
     shared_volume,
@@ -52,13 +52,18 @@ def _master(job: RLJob, surroundings: Surroundings) -> PodSpec:
         name="master",
         image=surroundings.master_image or MASTER_IMAGE,
         command=("tandem-master",),
-        env=(*environment(surroundings), EnvVar(name="TANDEM_STATE", value=STATE_PATH)),
-        volume_mounts=(*ALWAYS_MOUNTED, STATE_MOUNT),
+        env=(
+            *environment(job, surroundings),
+            EnvVar(name="TANDEM_STATE", value=STATE_PATH),
+            EnvVar(name="TANDEM_METRICS_PORT", value=str(METRICS_PORT)),
+        ),
+        ports=(ContainerPort(name="metrics", container_port=METRICS_PORT),),
+        volume_mounts=(*configuration_mounts(job, surroundings), STATE_MOUNT),
         security_context=LOCKED_DOWN,
     )
     return PodSpec(
         containers=(container,),
-        volumes=(*configuration_volumes(job), state_volume(job)),
+        volumes=(*configuration_volumes(job, surroundings), state_volume(job)),
         restart_policy="Never",
     )
 
@@ -69,7 +74,7 @@ def _hybrid(job: RLJob, surroundings: Surroundings) -> PodSpec:
     server = _server(job, surroundings, claims.server_access(job), job.spec.hybrid.gpus_per_pod)
     return PodSpec(
         containers=(trainer, server),
-        volumes=(*configuration_volumes(job), shared_volume(job, surroundings), state_volume(job)),
+        volumes=(*configuration_volumes(job, surroundings), shared_volume(job, surroundings), state_volume(job)),
         restart_policy="Always",
         resource_claims=claims.pod_claims(job, "hybrid"),
     )
@@ -80,7 +85,7 @@ def _rollout_only(job: RLJob, surroundings: Surroundings) -> PodSpec:
     num_devices = job.spec.rollout.elastic.gpus_per_pod
     return PodSpec(
         containers=(_server(job, surroundings, claims.elastic_access(job), num_devices),),
-        volumes=(*configuration_volumes(job), shared_volume(job, surroundings)),
+        volumes=(*configuration_volumes(job, surroundings), shared_volume(job, surroundings)),
         restart_policy="Always",
         resource_claims=claims.pod_claims(job, "rollout"),
     )
@@ -110,7 +115,7 @@ def _trainer(job: RLJob, surroundings: Surroundings) -> Container:
         command=("tandem-engine",),
         args=("--role", "train"),
         env=(
-            *environment(surroundings),
+            *environment(job, surroundings),
             EnvVar(name="TANDEM_SHARED", value=SHARED_PATH),
             EnvVar(name="TANDEM_STATE", value=STATE_PATH),
             *access.env,
@@ -119,7 +124,7 @@ def _trainer(job: RLJob, surroundings: Surroundings) -> Container:
             ContainerPort(name="engine-train", container_port=ENGINE_PORT_TRAIN),
             ContainerPort(name="rendezvous", container_port=RENDEZVOUS_PORT),
         ),
-        volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT, STATE_MOUNT),
+        volume_mounts=(*configuration_mounts(job, surroundings), SHARED_MOUNT, STATE_MOUNT),
         resources=access.resources,
         security_context=_engine_security_context(job),
     )
@@ -132,12 +137,12 @@ def _server(job: RLJob, surroundings: Surroundings, access: DeviceAccess, num_de
         image=job.spec.rollout.image,
         command=("tandem-engine",),
         args=("--role", "rollout"),
-        env=(*environment(surroundings), EnvVar(name="TANDEM_SHARED", value=SHARED_PATH), *access.env),
+        env=(*environment(job, surroundings), EnvVar(name="TANDEM_SHARED", value=SHARED_PATH), *access.env),
         ports=(
             ContainerPort(name="engine-rollout", container_port=ENGINE_PORT_ROLLOUT),
             *_server_ports(job, num_devices),
         ),
-        volume_mounts=(*ALWAYS_MOUNTED, SHARED_MOUNT),
+        volume_mounts=(*configuration_mounts(job, surroundings), SHARED_MOUNT),
         resources=access.resources,
         security_context=_engine_security_context(job),
     )

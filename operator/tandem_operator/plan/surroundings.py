@@ -47,5 +47,7 @@ class Surroundings:
     """apiVersion of the PodGroup that `spec.scheduling.gang` asks for; None where the cluster does not serve it."""
     priority: int = 0
     """Value of the job's PriorityClass, by which a queue orders jobs."""
+    etcd_secret: str | None = None
+    """Secret in the job's namespace that says who the job is to the registry; None: it asks nobody."""
     admission: Admission = field(default_factory=Admission)
     """What the queue said with its permission."""

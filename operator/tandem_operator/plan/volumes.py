@@ -20,17 +20,24 @@ CONFIG_PATH = "/etc/tandem/config"
 SECRET_PATH = "/etc/tandem/secret"
 SHARED_PATH = "/var/run/tandem/shared"
 STATE_PATH = "/var/lib/tandem"
+TLS_PATH = "/etc/tandem/tls"
+ETCD_PATH = "/etc/tandem/etcd"
 
-ALWAYS_MOUNTED = (
-    VolumeMount(name="config", mount_path=CONFIG_PATH, read_only=True),
-    VolumeMount(name="secret", mount_path=SECRET_PATH, read_only=True),
-)
-"""Mounts of every container."""
+PATHS = {"config": CONFIG_PATH, "secret": SECRET_PATH, "tls": TLS_PATH, "etcd": ETCD_PATH}
+"""Where each volume of every container is."""
 SHARED_MOUNT = VolumeMount(name="shared", mount_path=SHARED_PATH)
 STATE_MOUNT = VolumeMount(name="state", mount_path=STATE_PATH)
 
 
-def environment(surroundings: Surroundings) -> tuple[EnvVar, ...]:
+def configuration_mounts(job: RLJob, surroundings: Surroundings) -> tuple[VolumeMount, ...]:
+    """Return the mounts of every container: where `configuration_volumes` are."""
+    return tuple(
+        VolumeMount(name=volume.name, mount_path=PATHS[volume.name], read_only=True)
+        for volume in configuration_volumes(job, surroundings)
+    )
+
+
+def environment(job: RLJob, surroundings: Surroundings) -> tuple[EnvVar, ...]:
     """Return the variables of every container."""
     return (
         EnvVar(name="TANDEM_CONFIG", value=f"{CONFIG_PATH}/{CONFIG_KEY}"),
@@ -40,6 +47,17 @@ def environment(surroundings: Surroundings) -> tuple[EnvVar, ...]:
         _field_of_pod("POD_NAME", "metadata.name"),
         _field_of_pod("POD_NAMESPACE", "metadata.namespace"),
         _field_of_pod("POD_IP", "status.podIP"),
+        *(_tls_files() if job.spec.tls.secret_name else ()),
+        *((EnvVar(name="TANDEM_ETCD_CREDENTIALS", value=ETCD_PATH),) if surroundings.etcd_secret else ()),
+    )
+
+
+def _tls_files() -> tuple[EnvVar, ...]:
+    """Return the variables that name the files of a Secret of type kubernetes.io/tls."""
+    return (
+        EnvVar(name="TANDEM_TLS_CERT", value=f"{TLS_PATH}/tls.crt"),
+        EnvVar(name="TANDEM_TLS_KEY", value=f"{TLS_PATH}/tls.key"),
+        EnvVar(name="TANDEM_TLS_CA", value=f"{TLS_PATH}/ca.crt"),
     )
 
 
@@ -48,11 +66,13 @@ def _field_of_pod(name: str, field_path: str) -> EnvVar:
     return EnvVar(name=name, value_from=EnvVarSource(field_ref=FieldRef(field_path=field_path)))
 
 
-def configuration_volumes(job: RLJob) -> tuple[Volume, ...]:
-    """Return the volumes of every pod: the job's configuration and its token."""
+def configuration_volumes(job: RLJob, surroundings: Surroundings) -> tuple[Volume, ...]:
+    """Return the volumes of every pod: the job's configuration, its token, and the keys that others have made."""
+    made_by_others = (("tls", job.spec.tls.secret_name), ("etcd", surroundings.etcd_secret))
     return (
         Volume(name="config", config_map=ConfigMapSource(name=names.config_map(job))),
         Volume(name="secret", secret=SecretSource(secret_name=names.secret(job))),
+        *(Volume(name=name, secret=SecretSource(secret_name=secret)) for name, secret in made_by_others if secret),
     )
 
 

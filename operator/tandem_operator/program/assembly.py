@@ -40,5 +40,5 @@ def build_funnels(parts: Parts) -> FunnelRunner:
         forget=metrics.conditions.forget,
         note_conditions=metrics.conditions.note,
     )
-    place = Place(etcd_endpoints=settings.etcd, master_image=settings.master_image)
+    place = Place(etcd_endpoints=settings.etcd, master_image=settings.master_image, etcd_secret=settings.etcd_secret)
     return Funnels(Cluster(parts.client, parts.cache, parts.recorder), place, hooks, settings.workers)

@@ -3,9 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from tandem_checkpoint.registry.etcd import connect
+from tandem_checkpoint.registry.store import Registry
 from tandem_operator.kube.cache import ChildCache, WatchedKind
 from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.credentials import Connection
@@ -17,7 +20,7 @@ from tandem_operator.program.frame import Frame
 from tandem_operator.program.metrics import Metrics
 from tandem_operator.program.settings import Settings
 from tandem_operator.program.sweeper import Sweeper
-from tandem_operator.progress import ProgressMirror
+from tandem_operator.progress import Connect, ProgressMirror
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class Leader:
         own_signals: Callable[[], None],
     ) -> None:
         self._cache = ChildCache(client, assembly.watched, namespaces=settings.namespaces, on_change=self._wake)
-        self._progress = ProgressMirror(settings.etcd, self._wake)
+        self._progress = ProgressMirror(settings.etcd, self._wake, connect=_connection_to(settings))
         self._recorder = EventRecorder(client, instance=settings.lease.identity)
         parts = Parts(settings, client, self._cache, self._recorder, self._progress, metrics)
         self._funnels = assembly.build_funnels(parts)
@@ -171,3 +174,12 @@ async def _guard(lease: LeaderLease) -> None:
     """Raise as soon as the lease is lost: whatever is under way must not write any more."""
     await lease.lost.wait()
     raise LeaseLostError(f"lease: lost to {lease.holder or 'nobody'}; this replica ends and begins again as a standby")
+
+
+def _connection_to(settings: Settings) -> Connect:
+    """Return what connects to the jobs' etcd as who we are; the mirror tries again itself, and tells for how long."""
+
+    def connect_as_ourselves(endpoints: Sequence[str]) -> AbstractAsyncContextManager[Registry]:
+        return connect(endpoints, settings.etcd_credentials, patience_seconds=0)
+
+    return connect_as_ourselves

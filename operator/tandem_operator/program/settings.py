@@ -11,6 +11,8 @@ from typing import Literal, TypeVar, cast
 
 import click
 
+from tandem_checkpoint.registry.credentials import CREDENTIALS, NOBODY, EtcdCredentials, read_credentials
+from tandem_checkpoint.registry.errors import CredentialsError
 from tandem_operator.program.errors import SettingsError
 
 LogFormat = Literal["json", "text"]
@@ -26,6 +28,7 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where Kubernetes tells a pod its namespace."""
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+NAME_FIX = "use lower-case letters, digits, - and ."
 LABEL_FIX = "use lower-case letters, digits and -, at most 63"
 EVERY_INTERFACE = ("0.0.0.0", "::")
 
@@ -65,6 +68,10 @@ class Settings:
     writes_per_second: int
     """Writes to the API server at a steady rate; twice as many may go at once after a quiet time."""
     log_format: LogFormat
+    etcd_credentials: EtcdCredentials
+    """Who the operator is to that registry."""
+    etcd_secret: str | None
+    """Secret in each job's namespace that says who the job is to it; None: jobs log in as nobody."""
     master_image: str | None
     """Image of the master pods where a job names none; None: the planner's own."""
 
@@ -74,6 +81,8 @@ def parse_settings(
     kubeconfig: str | None,
     namespace: Sequence[str],
     etcd: Sequence[str],
+    etcd_credentials: str | None,
+    etcd_secret: str | None,
     lease_namespace: str | None,
     lease_name: str,
     identity: str | None,
@@ -86,13 +95,15 @@ def parse_settings(
     """Return the settings that the options name. SettingsError: `--option: problem; fix`."""
     place = LeasePlace(
         _matching("--lease-namespace", lease_namespace or own_namespace(), DNS_LABEL, LABEL_FIX),
-        _matching("--lease-name", lease_name, DNS_NAME, "use lower-case letters, digits, - and ."),
+        _matching("--lease-name", lease_name, DNS_NAME, NAME_FIX),
         _identity(identity),
     )
     return Settings(
         kubeconfig=_kubeconfig(kubeconfig),
         namespaces=tuple(_matching("--namespace", name, DNS_LABEL, LABEL_FIX) for name in _parts(namespace)),
         etcd=_endpoints(etcd),
+        etcd_credentials=_credentials(etcd_credentials),
+        etcd_secret=_matching("--etcd-secret", etcd_secret, DNS_NAME, NAME_FIX) if etcd_secret else None,
         lease=place,
         metrics=parse_address(metrics_address),
         workers=_within("--workers", workers, MAX_WORKERS),
@@ -134,6 +145,15 @@ def _kubeconfig(text: str | None) -> Path | None:
     if not path.is_file():
         raise SettingsError(f"--kubeconfig: {path} is no file; give a kubeconfig, or leave it out in a pod")
     return path
+
+
+def _credentials(folder: str | None) -> EtcdCredentials:
+    if not folder:
+        return NOBODY
+    try:
+        return read_credentials({CREDENTIALS: folder})
+    except CredentialsError as error:
+        raise SettingsError(f"--etcd-credentials: {str(error).removeprefix(f'{CREDENTIALS}: ')}") from None
 
 
 def _endpoints(given: Sequence[str]) -> tuple[str, ...]:
@@ -225,6 +245,18 @@ _OPTIONS = (
         envvar=_variable("ETCD"),
         metavar="HOST:PORT",
         help="The jobs' registry; repeatable. Required.",
+    ),
+    click.option(
+        "--etcd-credentials",
+        envvar=_variable("ETCD_CREDENTIALS"),
+        metavar="FOLDER",
+        help="Who the operator is to that registry: files username and password, ca.crt, tls.crt and tls.key.",
+    ),
+    click.option(
+        "--etcd-secret",
+        envvar=_variable("ETCD_SECRET"),
+        metavar="NAME",
+        help="Secret in each job's namespace with such files, for its pods. Left out: they log in as nobody.",
     ),
     click.option(
         "--lease-namespace",

@@ -28,6 +28,8 @@ class Place:
     etcd_endpoints: tuple[str, ...]
     """`address:port` of the jobs' registry."""
     master_image: str | None = None
+    etcd_secret: str | None = None
+    """Secret in each job's namespace with which its pods log in to the registry."""
     monitoring_namespaces: tuple[str, ...] = ()
 
 
@@ -92,6 +94,7 @@ def _wanted(job: RLJob, attempt: int, place: Place, offer: Offer) -> Wanted:
         token=secrets.token_urlsafe(32),
         attempt=attempt,
         master_image=place.master_image,
+        etcd_secret=place.etcd_secret,
         monitoring_namespaces=place.monitoring_namespaces,
         gang_api=offer.gang_api,
         priority=offer.priority,

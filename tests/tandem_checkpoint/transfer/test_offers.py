@@ -35,6 +35,15 @@ def test_a_pod_that_has_registered_everything_offers_it(shard: Shard) -> None:
     assert offers == (Offer(Source(POD, "http://10.0.0.7:8701"), shard.pieces),)
 
 
+def test_a_pod_that_speaks_tls_is_asked_over_tls(shard: Shard) -> None:
+    values = registered(shard)
+    values[KEYS.member(POD, "train")] = member(shard).model_copy(update={"scheme": "https"}).model_dump_json()
+
+    (offer,) = find_offers(values, KEYS, GENERATION, LAYOUT)
+
+    assert offer.source.url == "https://10.0.0.7:8701"
+
+
 def test_the_shards_of_a_pods_ranks_are_one_offer(shard: Shard) -> None:
     halves = [shard.model_copy(update={"pieces": shard.pieces[part::2]}) for part in (0, 1)]
 

@@ -1,17 +1,31 @@
 """The bytes of a pod's segments over HTTP: exactly those that were asked for, to those who have the token."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tandem_api.engine import HeldWeights, ProblemDetails
-from tandem_api.weights import Shard
+from tandem_api.engine import (
+    HeldWeights,
+    MemberPhase,
+    PieceMismatch,
+    ProblemDetails,
+    VerifiedWeights,
+    WeightsList,
+    WeightsSummary,
+)
+from tandem_api.registry import MemberState, MemberStatus
+from tandem_api.weights import Piece, Shard
+from tandem_checkpoint.http import build_app
+from tandem_checkpoint.segments.manifest import checksum
 from tandem_checkpoint.segments.store import segment_name
 from tandem_checkpoint.transfer.exports import CHUNK_BYTES, Exports, NotHeld, chunks
+from tests.tandem_checkpoint.api_member import PHASE, asking
 from tests.tandem_checkpoint.jobs import TOKEN
-from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, Pod, content, export, exporting_pod
+from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, Pod, content, export, exporting_pod, spoil
 
 PATH = f"/v1/weights/{GENERATION}/segment"
 
@@ -60,7 +74,56 @@ async def test_without_a_range_the_whole_segment_is_answered(pod: Pod, client: h
 async def test_a_bad_range_is_refused(client: httpx.AsyncClient) -> None:
     response = await client.get(PATH, headers={"Range": f"bytes=0-{LAYOUT.num_bytes}"})
 
-    assert (response.status_code, problem(response).title) == (416, "BadRange")
+    assert (response.status_code, problem(response).type) == (416, "urn:tandem:problem:bad-range")
+
+
+async def test_the_list_tells_what_the_segments_hold(pod: Pod, client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/weights")
+
+    assert WeightsList.model_validate_json(response.content).weights == (summary(pod),)
+
+
+@pytest.mark.parametrize(("published", "is_published"), [(None, False), (2, False), (3, True), (4, True)])
+async def test_the_list_tells_what_is_published(tmp_path: Path, published: int | None, is_published: bool) -> None:
+    member = PublishingMember(published)
+    app = build_app(TOKEN, member.status, None, held(tmp_path), phase=member)
+
+    async with asking(app) as client:
+        weights = WeightsList.model_validate_json((await client.get("/v1/weights")).content).weights
+
+    assert [item.is_published for item in weights] == [is_published]
+
+
+async def test_a_generation_as_it_was_registered_is_intact(pod: Pod, client: httpx.AsyncClient) -> None:
+    response = await client.post(f"/v1/weights/{GENERATION}/verify")
+
+    verified = VerifiedWeights.model_validate_json(response.content)
+    assert (verified.is_intact, verified.mismatches) == (True, ())
+    assert (verified.num_pieces, verified.num_bytes) == (len(pod.shard.pieces), summary(pod).num_bytes)
+
+
+async def test_each_piece_that_has_changed_is_named(pod: Pod, client: httpx.AsyncClient) -> None:
+    first, *_, last = pod.shard.pieces
+    spoil(pod.folder, first.offset_bytes)
+    spoil(pod.folder, last.offset_bytes + last.num_bytes - 1)
+
+    response = await client.post(f"/v1/weights/{GENERATION}/verify")
+
+    verified = VerifiedWeights.model_validate_json(response.content)
+    assert not verified.is_intact
+    assert [found.tensor for found in verified.mismatches] == [first.tensor, last.tensor]
+    assert verified.mismatches[0] == mismatch(pod, first)
+
+
+async def test_a_verdict_on_a_segment_that_is_written_meanwhile_is_none(tmp_path: Path) -> None:
+    exports = held(tmp_path)
+    verifying = asyncio.create_task(exports.verify(GENERATION))
+    await asyncio.sleep(0)
+
+    exports.forget(GENERATION)
+
+    with pytest.raises(NotHeld, match="was overwritten while it was read"):
+        await verifying
 
 
 @pytest.mark.parametrize("path", ["/v1/weights/2", "/v1/weights/2/segment"])
@@ -116,6 +179,45 @@ async def test_a_long_range_is_sent_in_chunks(tmp_path: Path) -> None:
 
     assert [len(chunk) for chunk in sent] == [CHUNK_BYTES, CHUNK_BYTES, 4]
     assert b"".join(sent) == path.read_bytes()[5 : 2 * CHUNK_BYTES + 9]
+
+
+def summary(pod: Pod) -> WeightsSummary:
+    """Return what the list says of the only generation of a pod."""
+    return WeightsSummary(
+        generation=GENERATION,
+        segment=segment_name(GENERATION),
+        segment_bytes=LAYOUT.num_bytes,
+        num_bytes=sum(piece.num_bytes for piece in pod.shard.pieces),
+        num_shards=1,
+        is_published=False,
+    )
+
+
+def mismatch(pod: Pod, piece: Piece) -> PieceMismatch:
+    """Return what is said of a piece whose bytes have changed."""
+    stop = piece.offset_bytes + piece.num_bytes
+    return PieceMismatch(
+        tensor=piece.tensor,
+        start=piece.start,
+        stop=piece.stop,
+        offset_bytes=piece.offset_bytes,
+        num_bytes=piece.num_bytes,
+        registered_crc32=piece.crc32,
+        found_crc32=checksum(content(pod.folder)[piece.offset_bytes : stop]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishingMember:
+    """A member that knows what the master has published."""
+
+    published: int | None
+
+    def status(self) -> MemberStatus:
+        return MemberStatus(incarnation="a", epoch=1, state=MemberState.IDLE)
+
+    def phase(self) -> MemberPhase:
+        return PHASE.model_copy(update={"published": self.published})
 
 
 def held(folder: Path) -> Exports:

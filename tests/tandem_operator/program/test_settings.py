@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tandem_checkpoint.registry.credentials import NOBODY
 from tandem_operator.program.errors import SettingsError
 from tandem_operator.program.settings import Address, parse_address, parse_settings
 
@@ -12,6 +13,8 @@ GIVEN: dict[str, Any] = {
     "kubeconfig": None,
     "namespace": (),
     "etcd": ("etcd:2379",),
+    "etcd_credentials": None,
+    "etcd_secret": None,
     "lease_namespace": "tandem",
     "lease_name": "tandem-operator",
     "identity": "me",
@@ -68,3 +71,29 @@ def test_metrics_are_served_on_loopback_or_on_every_interface(text: str, address
 def test_any_other_address_for_metrics_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="--metrics-address"):
         parse_address(text)
+
+
+def test_without_credentials_the_operator_is_nobody_to_etcd() -> None:
+    settings = parse_settings(**GIVEN)
+
+    assert (settings.etcd_credentials, settings.etcd_secret) == (NOBODY, None)
+
+
+def test_credentials_are_the_files_of_a_mounted_secret(tmp_path: Path) -> None:
+    (tmp_path / "username").write_text("tandem\n")
+    (tmp_path / "password").write_text("correct horse\n")
+
+    settings = parse_settings(**GIVEN | {"etcd_credentials": str(tmp_path), "etcd_secret": "etcd-login"})
+
+    assert (settings.etcd_credentials.user, settings.etcd_credentials.password()) == ("tandem", "correct horse")
+    assert settings.etcd_secret == "etcd-login"
+
+
+def test_credentials_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^--etcd-credentials: .* has none of username, password, ca\.crt"):
+        parse_settings(**GIVEN | {"etcd_credentials": str(tmp_path)})
+
+
+def test_a_secret_must_have_a_name_of_kubernetes() -> None:
+    with pytest.raises(SettingsError, match=r"^--etcd-secret: 'My Secret' is no Kubernetes name"):
+        parse_settings(**GIVEN | {"etcd_secret": "My Secret"})
