@@ -3,6 +3,9 @@
 It is an flock on a file in the pod's shared volume. The lock belongs to the open file, and the children that may hold
 device memory inherit that open file: when a shim is killed, the kernel frees the token only after the last of them is
 gone, never while one still holds memory.
+
+The lock says who may hold memory; the driver says who does. So whoever waits for the token looks at the devices, too,
+and goes on only once no more is in use than the contexts of processes that have offloaded.
 """
 
 import asyncio
@@ -10,19 +13,32 @@ import fcntl
 import os
 from pathlib import Path
 
+from tandem_checkpoint.devices import Devices, DeviceUse, NoDevices
+
 POLL_SECONDS = 0.002
 """flock has no asynchronous wait; this is what a hand-over costs at most."""
+FREE_POLL_SECONDS = 0.05
+FREE_SECONDS = 10.0
+"""A driver takes back the memory of a killed process within this time."""
+CONTEXT_BYTES = 1 << 30
+"""What a process that has offloaded still holds on a device: CUDA's context and what libraries keep beside it."""
 
 
 class TokenTimeout(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The other container did not give the devices back in time."""
 
 
-class GpuToken:
-    """One shim's handle on the pod's token."""
+class DevicesHeld(TokenTimeout):
+    """The token was free, but the devices are not; the message says who holds them."""
 
-    def __init__(self, path: Path) -> None:
+
+class GpuToken:
+    """One shim's handle on the pod's token. `devices`: what it is the token of."""
+
+    def __init__(self, path: Path, devices: Devices | None = None) -> None:
         self._path = path
+        self._devices = devices or NoDevices()
+        self._held = False
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @property
@@ -31,7 +47,13 @@ class GpuToken:
         return self._descriptor
 
     async def acquire(self, deadline_seconds: float) -> None:
-        """Take the token; raise TokenTimeout when the other side keeps it longer than `deadline_seconds`."""
+        """Take the token and wait for the devices; nothing where it is ours already.
+
+        Raises: TokenTimeout when the other side keeps the token longer than `deadline_seconds`. DevicesHeld when the
+        devices are not free within FREE_SECONDS after that; the token is given back then.
+        """
+        if self._held:
+            return
         try:
             async with asyncio.timeout(deadline_seconds):
                 while not self._try():  # noqa: ASYNC110 - the kernel tells nobody when a lock is freed
@@ -41,17 +63,45 @@ class GpuToken:
                 f"{self._path}: the other container of the pod still holds the devices after {deadline_seconds:.0f} s; "
                 "see its log"
             ) from None
+        try:
+            await self._until_free()
+        except BaseException:  # a cancelled take too gives the token back; it is raised again
+            self.release()
+            raise
+
+    def try_acquire(self) -> bool:
+        """Take the token where it is free, or ours already, whatever is on the devices; tell whether it is ours now."""
+        return self._try()
 
     def release(self) -> None:
         """Give the token back; harmless when it is not held."""
+        self._held = False
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    async def _until_free(self) -> None:
+        """Wait until no device has more in use than contexts; raise DevicesHeld where that does not come about."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FREE_SECONDS
+        while full := [use for use in await asyncio.to_thread(self._devices.uses) if _is_full(use)]:
+            if loop.time() > deadline:
+                raise DevicesHeld(
+                    f"the token is free, but {full[0]} after {FREE_SECONDS:.0f} s; end what is not of this pod, or see "
+                    "the trainer's log for what it could not offload"
+                )
+            await asyncio.sleep(FREE_POLL_SECONDS)
 
     def _try(self) -> bool:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self._held = True
         return True
+
+
+def _is_full(use: DeviceUse) -> bool:
+    """Tell whether a device holds more than contexts: as many as the driver names processes, but at least one."""
+    return use.used_bytes > CONTEXT_BYTES * max(1, len(use.by_process))

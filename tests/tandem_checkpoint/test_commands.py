@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tandem_api.engine import Sample, StepMetrics
-from tandem_api.weights import Piece
+from tandem_api.weights import Piece, Shard
 from tandem_checkpoint.process.commands import (
     RANK_ANSWER,
     RANK_COMMAND,
@@ -13,20 +13,28 @@ from tandem_checkpoint.process.commands import (
     SERVER_COMMAND,
     ZYGOTE_ANSWER,
     Abort,
+    Bind,
+    Build,
     Exited,
     Export,
     Exported,
+    FolderSource,
     Forked,
+    Freed,
     Go,
+    Load,
+    Loaded,
     Moved,
     Offload,
     RankAnswer,
     RankCommand,
+    RankPlace,
     Ready,
     Refused,
     Reload,
     Save,
     Saved,
+    SegmentSource,
     ServerFailed,
     ServerStep,
     Train,
@@ -36,12 +44,17 @@ from tandem_checkpoint.process.commands import (
 
 SAMPLE = Sample(token_ids=(1, 2, 3), first_loss_token=1, sampled_logprobs=(-0.1, -1e-30), advantage=0.3)
 PIECE = Piece(tensor="model.norm.weight", start=(0,), stop=(64,), offset_bytes=0, num_bytes=256, crc32=7)
+SHARD = Shard(generation=3, incarnation="a", segment="weights-1.segment", segment_bytes=4096, pieces=(PIECE,))
+PLACE = RankPlace(rank=3, world_size=4, local_rank=1, rendezvous_address="127.0.0.1", rendezvous_port=29500)
+BIND = Bind(manifest="m", keeps_copy=True)
 STEP = StepMetrics(loss=-1.5, gradient_norm=2.0)
 
 
 @pytest.mark.parametrize(
     "command",
     [
+        Build(place=PLACE, source=FolderSource(path="/policy")),
+        Load(source=SegmentSource(path="/shm/weights-1.segment", shards=(SHARD,))),
         Export(segment="/shm/weights-0.segment"),
         Offload(),
         Reload(),
@@ -58,8 +71,9 @@ def test_a_command_to_a_rank(command: RankCommand) -> None:
     "answer",
     [
         Ready(device_bytes=5),
+        Loaded(device_bytes=5),
         Exported(pieces=(PIECE,)),
-        Moved(device_bytes=0),
+        Moved(device_bytes=0, freed=Freed(expected_bytes=9, measured_bytes=8)),
         Saved(num_bytes=9),
         Refused(reason="no"),
         Trained(max_abs_logprob_difference=1e-7, kl=0.5, steps=(STEP,), num_tokens=9),
@@ -74,7 +88,7 @@ def test_what_zygote_and_server_say() -> None:
     assert ZYGOTE_ANSWER.validate_json(ZygoteReady(num_threads=1).model_dump_json()) == ZygoteReady(num_threads=1)
     assert ZYGOTE_ANSWER.validate_json(Forked(pid=7).model_dump_json()) == Forked(pid=7)
     assert ZYGOTE_ANSWER.validate_json(Exited(pid=7, returncode=-9).model_dump_json()) == Exited(pid=7, returncode=-9)
-    assert SERVER_COMMAND.validate_json(Go(manifest="m").model_dump_json()) == Go(manifest="m")
+    assert SERVER_COMMAND.validate_json(Go().model_dump_json()) == Go()
     assert SERVER_COMMAND.validate_json(Abort().model_dump_json()) == Abort()
     assert SERVER_ANSWER.validate_json(ServerStep(step="loaded").model_dump_json()) == ServerStep(step="loaded")
     assert SERVER_ANSWER.validate_json(ServerFailed(reason="x").model_dump_json()) == ServerFailed(reason="x")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
+from tandem_checkpoint.devices import DeviceUse
+from tandem_checkpoint.gpu_token import DevicesHeld, GpuToken, TokenTimeout
 
 SOON = 10.0
 BRIEFLY = 0.05
@@ -119,6 +120,70 @@ async def test_a_released_token_can_be_taken_by_the_other(token: GpuToken, path:
     with pytest.raises(TokenTimeout):
         await token.acquire(BRIEFLY)
     other.close()
+
+
+class Readings:
+    """Devices whose memory in use is read off a list, the last of it for good."""
+
+    def __init__(self, *used_mebibytes: int, processes: int = 1) -> None:
+        self._left = list(used_mebibytes)
+        self._processes = tuple((100 + number, 0) for number in range(processes))
+
+    def uses(self) -> tuple[DeviceUse, ...]:
+        used = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        return (DeviceUse("GPU 0", used << 20, self._processes),)
+
+
+async def test_whoever_takes_it_waits_until_the_driver_says_that_the_devices_are_free(path: Path) -> None:
+    readings = Readings(70_000, 30_000, 500)
+    token = GpuToken(path, readings)
+
+    await token.acquire(SOON)
+
+    assert readings.uses()[0].used_bytes == 500 << 20
+    token.close()
+
+
+async def test_devices_that_stay_full_are_not_taken_and_the_token_goes_back(
+    path: Path, token: GpuToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem_checkpoint.gpu_token.FREE_SECONDS", 0.1)
+    taker = GpuToken(path, Readings(70_000))
+
+    with pytest.raises(DevicesHeld, match="the token is free, but GPU 0 has 70000 MiB in use"):
+        await taker.acquire(SOON)
+
+    await token.acquire(SOON)
+    taker.close()
+
+
+async def test_a_take_that_is_given_up_over_full_devices_gives_the_token_back(path: Path, token: GpuToken) -> None:
+    taker = GpuToken(path, Readings(70_000))
+    taking = asyncio.create_task(taker.acquire(SOON))
+    await asyncio.sleep(BRIEFLY)
+
+    taking.cancel()
+    await asyncio.wait({taking})
+
+    await token.acquire(SOON)
+    taker.close()
+
+
+async def test_each_process_on_a_device_may_keep_its_context(path: Path) -> None:
+    token = GpuToken(path, Readings(1_500, processes=2))
+
+    await token.acquire(SOON)
+
+    token.close()
+
+
+async def test_what_is_held_already_is_not_looked_at_again(path: Path) -> None:
+    token = GpuToken(path, Readings(500, 70_000))
+    await token.acquire(SOON)
+
+    await token.acquire(SOON)
+
+    token.close()
 
 
 async def test_taking_it_twice_and_releasing_it_unheld_are_harmless(token: GpuToken) -> None:

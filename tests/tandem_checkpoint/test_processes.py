@@ -11,10 +11,9 @@ import psutil
 import pytest
 
 from tandem_checkpoint.process.channel import ChannelClosed
-from tandem_checkpoint.process.child import Child, ChildGone, group_exists, how_it_ended, kill_group
-from tandem_checkpoint.process.commands import Moved, Offload
+from tandem_checkpoint.process.child import Child, how_it_ended, reap_strays
+from tandem_checkpoint.process.group import group_exists, kill_group
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, reap_orphans
-from tandem_checkpoint.process.ranks import CommandRefused, RankGroup, RankPlace
 
 SOON = 10.0
 FAMILY = (sys.executable, "-m", "tests.tandem_checkpoint.programs.family", "3")
@@ -49,20 +48,21 @@ while orphan not in reaped:
     time.sleep(0.01)
 print(reaped == [orphan], own.wait())
 """
-RANK_PROGRAM = """
-import os, sys
-from tandem_checkpoint.process.channel import ChildChannel
-from tandem_checkpoint.process.commands import Moved, Ready, Refused
-channel = ChildChannel.inherited()
-channel.send(Ready(device_bytes=100 + int(os.environ["RANK"])).model_dump_json())
-channel.receive()
-if sys.argv[1] == "refuse" and os.environ["RANK"] == "1":
-    channel.send(Refused(reason="rank 1 will not").model_dump_json())
-elif sys.argv[1] == "die" and os.environ["RANK"] == "1":
-    os._exit(9)
-else:
-    channel.send(Moved(device_bytes=int(os.environ["RANK"])).model_dump_json())
-channel.receive()
+
+STRAY_PROGRAM = """
+import asyncio, os, sys
+from tandem_checkpoint.process.child import Child, reap_strays
+from tandem_checkpoint.process.parent import adopt_orphans
+async def main():
+    adopt_orphans()
+    child = await Child.start("the child", ["sh", "-c", "setsid sleep 0.1 & exit 5"], dict(os.environ))
+    ending = await child.wait()
+    while open(f"/proc/self/task/{os.getpid()}/children").read():
+        reap_strays()
+        await asyncio.sleep(0.01)
+    print(ending)
+    await child.kill()
+asyncio.run(main())
 """
 
 
@@ -179,42 +179,22 @@ def test_orphans_are_reaped_and_own_children_keep_their_exit_status() -> None:
     assert finished.stdout.split() == ["True", "5"]
 
 
+def test_an_adopted_stray_is_reaped_and_a_child_keeps_its_exit_status() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", STRAY_PROGRAM], env=ENVIRONMENT, capture_output=True, text=True, timeout=SOON, check=True
+    )
+
+    assert finished.stdout.strip() == "the child exited with code 5; its log has the cause"
+
+
+def test_a_process_that_adopts_nobody_reaps_no_strays() -> None:
+    ended = subprocess.Popen(["sh", "-c", "exit 5"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+
+    reap_strays()
+
+    assert ended.wait() == 5
+
+
 def test_reaping_where_nothing_has_ended_returns_nothing() -> None:
     assert reap_orphans(own={child.pid for child in psutil.Process().children()}) == []
-
-
-async def two_ranks(manner: str) -> RankGroup:
-    places = [RankPlace(rank, 2, rank, "127.0.0.1", 29500) for rank in range(2)]
-    return await RankGroup.start([sys.executable, "-c", RANK_PROGRAM, manner], ENVIRONMENT, places, inherit=())
-
-
-async def test_ranks_are_spoken_to_as_one() -> None:
-    group = await two_ranks("obey")
-    await group.ready()
-
-    answers = await group.ask(lambda _: Offload(), Moved)
-
-    assert group.device_bytes == 201
-    assert [answer.device_bytes for answer in answers] == [0, 1]
-    await group.kill()
-
-
-async def test_a_command_that_one_rank_refuses_is_refused_with_its_reason() -> None:
-    group = await two_ranks("refuse")
-    await group.ready()
-
-    with pytest.raises(CommandRefused, match="rank 1 will not"):
-        await group.ask(lambda _: Offload(), Moved)
-
-    await group.kill()
-
-
-async def test_a_rank_that_dies_over_a_command_is_named() -> None:
-    group = await two_ranks("die")
-    await group.ready()
-
-    with pytest.raises(ChildGone, match="trainer rank 1 exited with code 9; its log has the cause"):
-        await group.ask(lambda _: Offload(), Moved)
-
-    assert await group.first_end() == "trainer rank 1 exited with code 9; its log has the cause"
-    await group.kill()

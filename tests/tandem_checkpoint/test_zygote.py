@@ -4,22 +4,24 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tandem_checkpoint.process.child import ChildGone, group_exists
-from tandem_checkpoint.process.commands import Abort, Go
+from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.commands import Abort, Bind, Go
+from tandem_checkpoint.process.group import group_exists
+from tandem_checkpoint.process.keeper import ZygoteKeeper
+from tandem_checkpoint.process.server import Server
 from tandem_checkpoint.process.zygote import Zygote
-from tandem_checkpoint.switch.stopwatch import Stopwatch
-from tandem_checkpoint.switch.strategies.restart import Restart
 from tests.tandem_checkpoint.test_processes import ENVIRONMENT, until_gone
 
 SOON = 10.0
 PROGRAM = (sys.executable, "-m", "tests.tandem_checkpoint.programs.zygote")
-MANIFEST = Path("/nowhere/manifest.json")
+BIND = Bind(manifest="/nowhere/manifest.json", keeps_copy=False)
 
 
 @pytest.fixture
@@ -29,95 +31,141 @@ async def zygote() -> AsyncIterator[Zygote]:
     await zygote.kill()
 
 
-class Pod:
-    """Starts servers by their manners, and stops them all at the end."""
-
-    def __init__(self, zygote: Zygote) -> None:
-        self._zygote = zygote
-        self._strategies: list[Restart] = []
-
-    async def prepared(self, *manners: str) -> Restart:
-        restart = Restart(self._zygote, [(manner,) for manner in manners])
-        self._strategies.append(restart)
-        await restart.prepare()
-        return restart
-
-    async def serving(self, *manners: str) -> Restart:
-        restart = await self.prepared(*manners)
-        await restart.serve(MANIFEST, Stopwatch())
-        return restart
-
-    async def stop(self) -> None:
-        await asyncio.gather(*(restart.stop() for restart in self._strategies))
+async def serving(zygote: Zygote | ZygoteKeeper, manner: str) -> Server:
+    server = await zygote.fork([manner])
+    await server.expect("prepared")
+    await server.send(Go())
+    await server.send(BIND)
+    await server.expect("listening")
+    return server
 
 
-@pytest.fixture
-async def pod(zygote: Zygote) -> AsyncIterator[Pod]:
-    pod = Pod(zygote)
-    yield pod
-    await pod.stop()
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where servers put temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
-async def test_all_servers_of_a_pod_are_forked_and_serve(pod: Pod) -> None:
-    stopwatch = Stopwatch()
-    restart = await pod.prepared("serve", "serve")
-
-    await restart.serve(MANIFEST, stopwatch)
-
-    assert [span.stage for span in stopwatch.spans] == ["start", "load", "ready"]
-    assert len({server.pid for server in restart.servers}) == 2
+def files_under(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
-async def test_a_preparation_that_is_given_up_leaves_no_server_that_nobody_knows(zygote: Zygote) -> None:
-    restart = Restart(zygote, [("serve",), ("serve",)])
-    preparing = asyncio.create_task(restart.prepare())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-
-    preparing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await preparing
-
-    assert len(psutil.Process(zygote.pid).children()) == len(restart.servers) == 2
-    await restart.stop()
-    assert psutil.Process(zygote.pid).children() == []
+def list_of(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
 
 
-async def test_a_stopped_server_leaves_no_process_of_its_group(pod: Pod) -> None:
-    restart = await pod.serving("family")
-    (server,) = restart.servers
+def is_shared(name: str) -> bool:
+    return Path("/dev/shm", name).exists()
+
+
+async def test_servers_are_forked_into_groups_of_their_own(zygote: Zygote) -> None:
+    servers = await asyncio.gather(*(serving(zygote, "serve") for _ in range(3)))
+
+    assert len({server.pid for server in servers}) == 3
+    assert {os.getpgid(server.pid) for server in servers} == {server.pid for server in servers}
+    await asyncio.gather(*(server.kill() for server in servers))
+
+
+async def test_a_killed_server_leaves_no_process_of_its_group(zygote: Zygote) -> None:
+    server = await serving(zygote, "family")
     assert len(psutil.Process(server.pid).children()) == 1
 
-    await restart.stop()
+    await server.kill()
 
     assert not group_exists(server.pid)
-    assert restart.servers == ()
+    assert await server.wait() == "the server was ended by SIGKILL; out of memory?"
 
 
-async def test_preparing_again_replaces_the_servers(pod: Pod) -> None:
-    restart = await pod.serving("serve")
-    (old,) = restart.servers
+async def test_a_server_that_has_died_leaves_no_process_of_its_group_either(zygote: Zygote) -> None:
+    server = await serving(zygote, "family")
+    (child,) = psutil.Process(server.pid).children()
 
-    await restart.prepare()
-
-    assert old.ended.done()
-    assert restart.servers[0].pid != old.pid
-
-
-async def test_a_server_that_cannot_load_hands_on_its_reason(pod: Pod) -> None:
-    restart = await pod.prepared("serve", "fail")
-
-    with pytest.raises(ChildGone, match=r"checksum of model\.norm\.weight differs"):
-        await restart.serve(MANIFEST, Stopwatch())
-
-
-async def test_a_server_that_ends_before_the_word_to_go_says_how(pod: Pod) -> None:
-    restart = await pod.prepared("die")
-    (server,) = restart.servers
+    os.kill(server.pid, signal.SIGSEGV)
     await server.ended
 
-    with pytest.raises(ChildGone, match="the server exited with code 7; its log has the cause"):
-        await restart.serve(MANIFEST, Stopwatch())
+    await until_gone(child.pid)
+    await server.kill()
+
+
+async def test_a_killed_server_leaves_neither_shared_memory_nor_temporary_files(
+    zygote: Zygote, scratch: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = await serving(zygote, "leaky")
+    (name,) = [line.removeprefix("the server: ") for line in caplog.messages if line.startswith("the server: psm_")]
+    assert is_shared(name)
+    assert [path.name for path in files_under(scratch)] == ["vllm_dist_0123"]
+
+    await server.kill()
+    await zygote.kill()
+
+    assert not is_shared(name)
+    assert files_under(scratch) == []
+
+
+async def test_a_server_that_has_died_leaves_no_shared_memory_either(
+    zygote: Zygote, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = await serving(zygote, "leaky")
+    (name,) = [line.removeprefix("the server: ") for line in caplog.messages if line.startswith("the server: psm_")]
+    os.killpg(server.pid, signal.SIGKILL)
+    await server.ended
+
+    await server.kill()
+    await zygote.kill()
+
+    assert not is_shared(name)
+
+
+async def test_temporary_files_of_servers_that_nobody_killed_go_with_their_zygote(
+    zygote: Zygote, scratch: Path
+) -> None:
+    server = await serving(zygote, "leaky")
+
+    await zygote.kill()
+
+    assert list_of(scratch) == []
+    await server.kill()
+
+
+async def test_killing_twice_is_harmless(zygote: Zygote) -> None:
+    server = await serving(zygote, "serve")
+
+    await server.kill()
+    await server.kill()
+
+    assert server.ended.done()
+
+
+async def test_a_stopped_server_is_killed_like_any_other(zygote: Zygote) -> None:
+    server = await serving(zygote, "family")
+    os.killpg(server.pid, signal.SIGSTOP)
+
+    await server.kill()
+
+    assert not group_exists(server.pid)
+
+
+async def test_a_server_that_cannot_load_hands_on_its_reason(zygote: Zygote) -> None:
+    server = await zygote.fork(["fail"])
+    await server.send(Go())
+    await server.send(BIND)
+
+    with pytest.raises(ChildGone, match=r"checksum of model\.norm\.weight differs"):
+        await server.expect("loaded")
+    await server.kill()
+
+
+async def test_a_server_that_ends_by_itself_is_told_of_with_its_last_error(zygote: Zygote) -> None:
+    server = await zygote.fork(["die"])
+    await server.expect("prepared")
+    await server.ended
+
+    with pytest.raises(ChildGone, match="the server exited with code 7: ValueError: no such head"):
+        await server.expect("loading")
+    await server.kill()
 
 
 async def test_speaking_to_an_ended_server_says_how_it_ended(zygote: Zygote) -> None:
@@ -127,61 +175,71 @@ async def test_speaking_to_an_ended_server_says_how_it_ended(zygote: Zygote) -> 
     await server.ended
 
     with pytest.raises(ChildGone, match="the server was ended by SIGSEGV"):
-        await server.send(Go(manifest="m"))
+        await server.send(Go())
     await server.kill()
 
 
-async def test_an_abort_is_answered(pod: Pod) -> None:
-    restart = await pod.serving("serve", "serve")
+async def test_a_fork_that_is_given_up_leaves_no_server_that_nobody_knows(zygote: Zygote, scratch: Path) -> None:
+    forking = asyncio.create_task(zygote.fork(["serve"]))
+    await asyncio.sleep(0)
+    forking.cancel()
+    await asyncio.wait({forking})
 
-    await restart.abort()
+    following = await zygote.fork(["serve"])
 
-    assert not any(server.ended.done() for server in restart.servers)
-
-
-async def test_an_abort_passes_over_servers_that_have_died(pod: Pod) -> None:
-    restart = await pod.serving("serve", "serve")
-    os.kill(restart.servers[0].pid, signal.SIGKILL)
-
-    await restart.abort()
-
-    assert not restart.servers[1].ended.done()
-
-
-async def test_an_abort_that_hears_nothing_gives_up(
-    pod: Pod, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("tandem_checkpoint.switch.strategies.restart.ABORT_SECONDS", 0.1)
-    restart = await pod.serving("deaf")
-
-    await restart.abort()
-
-    assert "did not abort its requests" in caplog.text
+    await following.expect("prepared")
+    async with asyncio.timeout(SOON):
+        while [child.pid for child in psutil.Process(zygote.pid).children()] != [following.pid]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await following.kill()
+    await zygote.kill()
+    assert files_under(scratch) == []
 
 
-async def test_a_stray_abort_before_the_word_to_go_ends_the_server_not_the_zygote(zygote: Zygote) -> None:
-    server = await zygote.fork(["serve"])
-    await server.expect("prepared")
-
-    await server.send(Abort())
-
-    with pytest.raises(ChildGone):
-        await server.expect("aborted")
-    assert psutil.pid_exists(zygote.pid)
-    await server.kill()
-
-
-async def test_servers_die_with_their_zygote_and_the_engine_notices(zygote: Zygote, pod: Pod) -> None:
-    restart = await pod.serving("serve")
-    (server,) = restart.servers
+async def test_servers_die_with_their_zygote_and_the_engine_notices(zygote: Zygote) -> None:
+    server = await serving(zygote, "family")
+    (child,) = psutil.Process(server.pid).children()
 
     os.kill(zygote.pid, signal.SIGKILL)
 
     async with asyncio.timeout(SOON):
-        assert await restart.first_end() == "the vLLM zygote was ended by SIGKILL; out of memory?"
-        with pytest.raises(ChildGone, match="the server was ended by SIGKILL"):
-            await server.expect("aborted")
+        assert await zygote.wait() == "the vLLM zygote was ended by SIGKILL; out of memory?"
+        assert await server.wait() == "the server was ended by SIGKILL; out of memory?"
     await until_gone(server.pid)
+    await until_gone(child.pid)
+    await server.kill()
+
+
+async def test_a_zygote_that_dies_over_a_fork_says_how(zygote: Zygote) -> None:
+    os.kill(zygote.pid, signal.SIGSTOP)
+    forking = asyncio.create_task(zygote.fork(["serve"]))
+    await asyncio.sleep(0.05)
+
+    os.kill(zygote.pid, signal.SIGKILL)
+
+    with pytest.raises(ChildGone, match="the vLLM zygote was ended by SIGKILL"):
+        await forking
+
+
+async def test_a_stopped_zygote_forks_nothing_and_says_so(zygote: Zygote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tandem_checkpoint.process.zygote.FORK_SECONDS", 0.2)
+    os.kill(zygote.pid, signal.SIGSTOP)
+
+    with pytest.raises(TimeoutError, match="has not forked a server within"):
+        await zygote.fork(["serve"])
+
+
+async def test_a_server_is_killed_though_its_zygote_has_stopped(
+    zygote: Zygote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem_checkpoint.process.server.REAP_SECONDS", 0.2)
+    server = await serving(zygote, "family")
+    os.kill(zygote.pid, signal.SIGSTOP)
+
+    await server.kill()
+
+    assert not group_exists(server.pid)
+    assert not zygote.running
 
 
 async def test_a_dead_zygote_forks_nothing_and_says_how_it_ended(zygote: Zygote) -> None:
@@ -190,6 +248,25 @@ async def test_a_dead_zygote_forks_nothing_and_says_how_it_ended(zygote: Zygote)
 
     with pytest.raises(ChildGone, match="the vLLM zygote was ended by SIGKILL"):
         await zygote.fork(["serve"])
+
+
+async def test_a_server_told_something_else_answers_it(zygote: Zygote) -> None:
+    server = await serving(zygote, "serve")
+
+    await server.send(Abort())
+
+    assert (await server.expect("aborted")).step == "aborted"
+    await server.kill()
+
+
+async def test_forking_many_servers_in_turn_holds_on_to_nothing(zygote: Zygote) -> None:
+    await (await serving(zygote, "serve")).kill()
+    before = psutil.Process().num_fds()
+
+    for _ in range(20):
+        await (await serving(zygote, "serve")).kill()
+
+    assert psutil.Process().num_fds() == before
 
 
 async def test_a_zygote_that_fails_at_its_start_says_how() -> None:

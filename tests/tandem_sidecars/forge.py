@@ -3,20 +3,29 @@
 import multiprocessing
 import os
 import socket
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self, TypeVar
 
 from tandem_api.engine import JobConfig
 from tandem_checkpoint.process.channel import CHANNEL_VARIABLE
-from tandem_checkpoint.process.commands import RANK_ANSWER, RankAnswer, RankCommand, Ready
-from tandem_checkpoint.process.ranks import RankPlace
+from tandem_checkpoint.process.commands import (
+    RANK_ANSWER,
+    Build,
+    FolderSource,
+    RankAnswer,
+    RankCommand,
+    RankPlace,
+    Ready,
+    WeightSource,
+)
 from tests.tandem_checkpoint.etcd_process import free_address
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
+ALONE = RankPlace(rank=0, world_size=1, local_rank=0, rendezvous_address="127.0.0.1", rendezvous_port=0)
+"""The place of a job's only rank."""
 Answer = TypeVar("Answer")
 
 
@@ -27,6 +36,11 @@ class RankProcess:
         self._process = process
         self._end = end
         self._lines = end.makefile("rb")
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def send(self, command: RankCommand) -> None:
         self.send_line(command.model_dump_json())
@@ -67,26 +81,45 @@ class Forge:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def start(self, config: JobConfig, folder: Path, weights: Path | None = None) -> RankProcess:
-        """Start the only rank of a job; `folder`: scratch. Return it once it is ready."""
-        return self.start_all(config, folder, [RankPlace(0, 1, 0, "127.0.0.1", 0)], weights)[0]
+    def start(
+        self, config: JobConfig, folder: Path, weights: Path | None = None, plant: Callable[[], None] | None = None
+    ) -> RankProcess:
+        """Start the only rank of a job and return it once it is ready.
+
+        Args: folder: scratch. plant: puts a mistake into it.
+        """
+        if plant is None:
+            return self.start_all(config, folder, [ALONE], weights)[0]
+        rank = self.start_bare(config, folder, plant)
+        rank.ask(Build(place=ALONE, source=FolderSource(path=config.spec.policy.model.path)), Ready)
+        return rank
 
     def start_all(
         self, config: JobConfig, folder: Path, places: Sequence[RankPlace], weights: Path | None = None
     ) -> list[RankProcess]:
         """Start all ranks of a job from `weights`, else its initial policy. Return them once they are ready."""
-        path = folder / "job.json"
-        path.write_text(config.model_dump_json())
-        ranks = [self._fork(str(weights or config.spec.policy.model.path), path, place) for place in places]
+        ranks = [self.start_bare(config, folder) for _ in places]
+        source = FolderSource(path=str(weights or config.spec.policy.model.path))
+        for rank, place in zip(ranks, places, strict=True):
+            rank.send(Build(place=place, source=source))
         for rank in ranks:
             assert isinstance(rank.receive(START_SECONDS), Ready)
         return ranks
 
-    def _fork(self, policy: str, config: Path, place: RankPlace) -> RankProcess:
-        variables = {"TANDEM_CONFIG": str(config), "OMP_NUM_THREADS": "1", **place.environment()}
+    def start_from(self, config: JobConfig, folder: Path, source: WeightSource) -> RankProcess:
+        """Start the only rank of a job with the weights of any source."""
+        rank = self.start_bare(config, folder)
+        rank.ask(Build(place=ALONE, source=source), Ready)
+        return rank
+
+    def start_bare(self, config: JobConfig, folder: Path, plant: Callable[[], None] | None = None) -> RankProcess:
+        """Start a rank that has no model yet."""
+        path = folder / "job.json"
+        path.write_text(config.model_dump_json())
+        variables = {"TANDEM_CONFIG": str(path), "OMP_NUM_THREADS": "1"}
         ours, theirs = socket.socketpair()
         with theirs:
-            process = self._context.Process(target=_become_rank, args=(theirs, policy, variables))
+            process = self._context.Process(target=_become_rank, args=(theirs, variables, plant))
             process.start()
         rank = RankProcess(process, ours)
         self._running.callback(rank.close)
@@ -98,14 +131,18 @@ def two_places() -> list[RankPlace]:
     address = free_address()
     with closing(socket.create_server((address, 0))) as server:
         port = int(server.getsockname()[1])
-    return [RankPlace(number, 2, number, address, port) for number in range(2)]
+    return [
+        RankPlace(rank=number, world_size=2, local_rank=number, rendezvous_address=address, rendezvous_port=port)
+        for number in range(2)
+    ]
 
 
-def _become_rank(end: socket.socket, policy: str, variables: Mapping[str, str]) -> None:
+def _become_rank(end: socket.socket, variables: Mapping[str, str], plant: Callable[[], None] | None) -> None:
     """Run the trainer program in this fork, as the engine would start it."""
+    if plant is not None:
+        plant()
     from tandem_sidecars.megatron.__main__ import main
 
     os.environ.update(variables)
     os.environ[CHANNEL_VARIABLE] = str(end.detach())
-    sys.argv = ["tandem_sidecars.megatron", "--policy", policy]
     main()

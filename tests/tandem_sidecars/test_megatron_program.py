@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tandem_api.engine import Sample
-from tandem_checkpoint.process.commands import Moved, Offload, Trained
+from tandem_checkpoint.process.commands import FolderSource, Moved, Offload, Trained
 from tandem_checkpoint.process.ranks import RankGroup
 from tests.tandem_checkpoint.jobs import job_config
 from tests.tandem_sidecars.forge import two_places
@@ -16,7 +16,7 @@ from tests.tandem_sidecars.training import train
 
 pytestmark = pytest.mark.megatron
 
-PROGRAM = (sys.executable, "-m", "tandem_sidecars.megatron", "--policy")
+PROGRAM = (sys.executable, "-m", "tandem_sidecars.megatron")
 
 
 def environment(policy: Path, folder: Path, num_ranks: int) -> dict[str, str]:
@@ -37,8 +37,8 @@ async def test_two_ranks_start_meet_train_offload_and_end(
     variables = environment(untied_policy, tmp_path, num_ranks=2)
 
     before = set(psutil.Process().children())
-    group = await RankGroup.start([*PROGRAM, str(untied_policy)], variables, two_places(), inherit=())
-    await group.ready()
+    group = await RankGroup.start(PROGRAM, variables, num_ranks=2, inherit=())
+    await group.build(two_places(), FolderSource(path=str(untied_policy)))
     shares = (samples[0::2], samples[1::2])
     trained = await group.ask(
         lambda rank: train(shares[rank]).model_copy(update={"samples_per_step": (len(samples),)}), Trained

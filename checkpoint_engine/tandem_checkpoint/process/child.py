@@ -5,12 +5,14 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import ClassVar, Self
 
 from tandem_checkpoint.process.channel import CHANNEL_VARIABLE, Channel
-from tandem_checkpoint.process.parent import child_environment
+from tandem_checkpoint.process.group import kill_group
+from tandem_checkpoint.process.output import Output
+from tandem_checkpoint.process.parent import adopts_orphans, child_environment, reap_orphans
 
 logger = logging.getLogger(__name__)
 
@@ -23,12 +25,26 @@ class ChildGone(Exception):  # noqa: N818 - what has happened, not whose mistake
 
 
 class Child:
-    """A running child. Its output goes where the engine's own goes."""
+    """A running child. Its output goes to the engine's log."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, channel: Channel) -> None:
-        self.name = name
+    living: ClassVar[set[int]] = set()
+    """Children that this process waits for."""
+    num_starting: ClassVar[int] = 0
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Channel, output: Output) -> None:
         self.channel = channel
         self._process = process
+        self._output = output
+        self._burial = asyncio.create_task(self._bury(), name="wait for the end of a child")
+
+    @property
+    def name(self) -> str:
+        """What messages and log lines call it."""
+        return self._output.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._output.name = name
 
     @property
     def pid(self) -> int:
@@ -44,48 +60,70 @@ class Child:
     ) -> Self:
         """Start a child that leads its own process group; `inherit`: descriptors that it shares."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                env={**child_environment(environment), CHANNEL_VARIABLE: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(), *inherit),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        reading, writing = os.pipe()
+        with ExitStack() as only_on_error, cls._starting():
+            only_on_error.callback(ours.close)
+            with theirs, os.fdopen(writing, "wb") as output:
+                only_on_error.callback(os.close, reading)
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    env={**child_environment(environment), CHANNEL_VARIABLE: str(theirs.fileno())},
+                    pass_fds=(theirs.fileno(), *inherit),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            cls.living.add(process.pid)
+            only_on_error.pop_all()
         logger.info("started %s as process %d", name, process.pid)
-        return cls(name, process, await Channel.over(ours))
+        return cls(process, await Channel.over(ours), await Output.of(name, reading))
+
+    async def end(self) -> int:
+        """Return the code with which the child ended, or minus its signal's number, once it has."""
+        return await self._process.wait()
 
     async def wait(self) -> str:
         """Return how the child ended, in words, once it has."""
-        return how_it_ended(self.name, await self._process.wait())
+        returncode = await self.end()
+        await self._output.rest()
+        return how_it_ended(self.name, returncode, self._output.cause(returncode))
 
     async def kill(self) -> None:
         """Kill the whole group and wait until the child is gone."""
+        if self.running:
+            kill_group(self.pid)
+        with closing(self.channel), closing(self._output):
+            async with asyncio.timeout(KILL_SECONDS):
+                await asyncio.shield(self._burial)
+            await self._output.rest()
+
+    async def _bury(self) -> None:
+        """Kill what is left of the group as soon as the child has ended: later its number might be another one's."""
+        await self._process.wait()
+        self.living.discard(self.pid)
         kill_group(self.pid)
-        async with asyncio.timeout(KILL_SECONDS):
-            await self._process.wait()
-        self.channel.close()
+
+    @classmethod
+    @contextmanager
+    def _starting(cls) -> Iterator[None]:
+        Child.num_starting += 1
+        try:
+            yield
+        finally:
+            Child.num_starting -= 1
 
 
-def kill_group(pid: int) -> None:
-    """Send SIGKILL to the process group that `pid` leads; a group that is gone already is fine."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+def reap_strays() -> None:
+    """Collect ended descendants that have fallen to this process, if it adopts any; no child that is waited for."""
+    if Child.num_starting == 0 and adopts_orphans():
+        reap_orphans(own=Child.living)
 
 
-def group_exists(pid: int) -> bool:
-    """Tell whether any process of the group is left, ended but unreaped ones included."""
-    try:
-        os.killpg(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def how_it_ended(name: str, returncode: int) -> str:
-    """Return the end of a process in words, with what it usually means."""
+def how_it_ended(name: str, returncode: int, cause: str | None = None) -> str:
+    """Return the end of a process in words. `cause`: the line of its output that says why."""
     if returncode >= 0:
-        return f"{name} exited with code {returncode}; its log has the cause"
+        return f"{name} exited with code {returncode}" + (f": {cause}" if cause else "; its log has the cause")
     number = signal.Signals(-returncode).name
     hint = "; out of memory?" if -returncode == signal.SIGKILL else ""
-    return f"{name} was ended by {number}{hint}"
+    return f"{name} was ended by {number}" + (f": {cause}" if cause else hint)

@@ -6,7 +6,74 @@ from pydantic import Field, TypeAdapter
 
 from tandem_api.engine import Sample, StepMetrics
 from tandem_api.resource import Resource
-from tandem_api.weights import Piece
+from tandem_api.weights import Piece, Shard
+
+
+class RankPlace(Resource):
+    """Where one rank stands among all ranks of the job."""
+
+    rank: int
+    """Number among all ranks."""
+    world_size: int
+    """Ranks of the job."""
+    local_rank: int
+    """Number within its pod: which device is its own."""
+    rendezvous_address: str
+    """Where rank 0 listens for the others."""
+    rendezvous_port: int
+    """Its port."""
+
+
+class FolderSource(Resource):
+    """Weights in a Hugging Face folder: the initial policy or a checkpoint."""
+
+    kind: Literal["folder"] = "folder"
+    """Discriminator."""
+    path: str
+    """The folder."""
+
+
+class SegmentSource(Resource):
+    """Weights of a generation in this pod's segment."""
+
+    kind: Literal["segment"] = "segment"
+    """Discriminator."""
+    path: str
+    """The segment file."""
+    shards: tuple[Shard, ...]
+    """What this pod's ranks wrote into it: all of the policy together."""
+
+
+WeightSource = Annotated[FolderSource | SegmentSource, Field(discriminator="kind")]
+
+
+class Meet(Resource):
+    """To a rank, once and before all else: find the others; takes no device memory. Answer: Met, once all are there."""
+
+    kind: Literal["meet"] = "meet"
+    """Discriminator."""
+    place: RankPlace
+    """Where this rank stands."""
+
+
+class Build(Resource):
+    """To a rank, once: build the model, after meeting the others where that has not been done yet. Answer: Ready."""
+
+    kind: Literal["build"] = "build"
+    """Discriminator."""
+    place: RankPlace
+    """Where this rank stands."""
+    source: WeightSource
+    """Weights to start with."""
+
+
+class Load(Resource):
+    """To a rank that is on the device: hold other weights from now on, with an optimizer as new. Answer: Loaded."""
+
+    kind: Literal["load"] = "load"
+    """Discriminator."""
+    source: WeightSource
+    """Whence they come."""
 
 
 class Export(Resource):
@@ -54,14 +121,30 @@ class Save(Resource):
     """Folder to make."""
 
 
-RankCommand = Annotated[Export | Offload | Reload | Train | Save, Field(discriminator="kind")]
+RankCommand = Annotated[Meet | Build | Load | Export | Offload | Reload | Train | Save, Field(discriminator="kind")]
 RANK_COMMAND: TypeAdapter[RankCommand] = TypeAdapter(RankCommand)
+
+
+class Met(Resource):
+    """From a rank: all ranks of the job have found each other."""
+
+    kind: Literal["met"] = "met"
+    """Discriminator."""
 
 
 class Ready(Resource):
     """From a rank: the model stands, on the device."""
 
     kind: Literal["ready"] = "ready"
+    """Discriminator."""
+    device_bytes: int
+    """Device memory held."""
+
+
+class Loaded(Resource):
+    """From a rank: it holds the wanted weights, all of them."""
+
+    kind: Literal["loaded"] = "loaded"
     """Discriminator."""
     device_bytes: int
     """Device memory held."""
@@ -76,13 +159,24 @@ class Exported(Resource):
     """Its pieces, with checksums computed as the bytes were written."""
 
 
+class Freed(Resource):
+    """What an offload should free, and what it freed."""
+
+    expected_bytes: int
+    """Parameters, gradients, optimizer state: what of them was in the device's memory."""
+    measured_bytes: int
+    """By how much the memory in use has shrunk, as the driver counts it; on a CPU, the kernel."""
+
+
 class Moved(Resource):
     """From a rank: the model left the device or came back."""
 
     kind: Literal["moved"] = "moved"
     """Discriminator."""
     device_bytes: int
-    """Device memory held now."""
+    """Device memory held now. 0 after an offload means that it was measured: see `freed`."""
+    freed: Freed | None = None
+    """After an offload: what was measured. None where nothing was moved."""
 
 
 class Trained(Resource):
@@ -110,7 +204,7 @@ class Saved(Resource):
 
 
 class Refused(Resource):
-    """From a rank: the command was not carried out, and the state is as before."""
+    """From a rank or a server: the command was not carried out, and the state is as before."""
 
     kind: Literal["refused"] = "refused"
     """Discriminator."""
@@ -118,17 +212,20 @@ class Refused(Resource):
     """Why, for people."""
 
 
-RankAnswer = Annotated[Ready | Exported | Moved | Trained | Saved | Refused, Field(discriminator="kind")]
+RankAnswer = Annotated[Met | Ready | Loaded | Exported | Moved | Trained | Saved | Refused, Field(discriminator="kind")]
 RANK_ANSWER: TypeAdapter[RankAnswer] = TypeAdapter(RankAnswer)
 
 
 class Fork(Resource):
-    """To the zygote, with the server's end of a channel attached: fork a server. Answer: Forked."""
+    """To the zygote, with two descriptors attached: the server's end of a channel, and a pipe for its output. Answer:
+    Forked."""
 
     kind: Literal["fork"] = "fork"
     """Discriminator."""
     arguments: tuple[str, ...]
     """Command line of the server."""
+    scratch: str = ""
+    """Folder for the server's temporary files; it goes with the server."""
 
 
 class ZygoteReady(Resource):
@@ -165,22 +262,42 @@ ZYGOTE_ANSWER: TypeAdapter[ZygoteAnswer] = TypeAdapter(ZygoteAnswer)
 
 
 class Go(Resource):
-    """To a server: the devices are yours; bind this manifest."""
+    """To a server: the devices are yours. Answer: loading, once all but the weights stands."""
 
     kind: Literal["go"] = "go"
     """Discriminator."""
+
+
+class Bind(Resource):
+    """To a server: answer with this generation from now on. Answers: loaded, then listening; or Refused.
+
+    Requests that have come since the word to go, or since the last abort, have waited and are answered with it too.
+    """
+
+    kind: Literal["bind"] = "bind"
+    """Discriminator."""
     manifest: str
-    """Path of the manifest file."""
+    """Path of the manifest file. Its checksums have been compared already."""
+    keeps_copy: bool
+    """Copy the weights into the server's own memory, as the segment will be written while the server lives. Else, on a
+    CPU, the server reads the segment itself."""
 
 
 class Abort(Resource):
-    """To a server: end all generation now, handing back what there is. Answer: aborted."""
+    """To a server: end all generation now, handing back what there is, and begin none. Answer: aborted."""
 
     kind: Literal["abort"] = "abort"
     """Discriminator."""
 
 
-ServerCommand = Annotated[Go | Abort, Field(discriminator="kind")]
+class Sleep(Resource):
+    """To a server that generates nothing: free the devices, weights and all, but live on. Answer: asleep."""
+
+    kind: Literal["sleep"] = "sleep"
+    """Discriminator."""
+
+
+ServerCommand = Annotated[Go | Bind | Abort | Sleep, Field(discriminator="kind")]
 SERVER_COMMAND: TypeAdapter[ServerCommand] = TypeAdapter(ServerCommand)
 
 
@@ -189,9 +306,12 @@ class ServerStep(Resource):
 
     kind: Literal["step"] = "step"
     """Discriminator."""
-    step: Literal["prepared", "loading", "loaded", "listening", "aborted"]
-    """prepared: arguments parsed, port bound. loading: engine built, weights next. loaded: weights bound and checked.
-    listening: answers requests. aborted: no request is running."""
+    step: Literal["prepared", "loading", "loaded", "listening", "aborted", "asleep"]
+    """prepared: arguments parsed; connections are taken and wait. loading: engine and HTTP server stand, weights next.
+    loaded: weights bound and compared. listening: answers requests. aborted: no request is running. asleep: weights and
+    cache are gone from the devices."""
+    device_bytes: int | None = None
+    """Of aborted and asleep: device memory held now."""
 
 
 class ServerFailed(Resource):
@@ -203,5 +323,5 @@ class ServerFailed(Resource):
     """Why, for people."""
 
 
-ServerAnswer = Annotated[ServerStep | ServerFailed, Field(discriminator="kind")]
+ServerAnswer = Annotated[ServerStep | Refused | ServerFailed, Field(discriminator="kind")]
 SERVER_ANSWER: TypeAdapter[ServerAnswer] = TypeAdapter(ServerAnswer)

@@ -9,6 +9,7 @@ PARENT_VARIABLE = "TANDEM_PARENT_PID"
 """Environment variable in which a parent tells a child who it is."""
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 
 
 def die_with_parent(with_signal: signal.Signals = signal.SIGKILL) -> None:
@@ -25,6 +26,14 @@ def die_with_parent(with_signal: signal.Signals = signal.SIGKILL) -> None:
 def adopt_orphans() -> None:
     """Become the process that orphaned descendants fall to, as PID 1 of a container is anyway."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def adopts_orphans() -> bool:
+    """Tell whether orphaned descendants fall to this process."""
+    answer = ctypes.c_int()
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_GET_CHILD_SUBREAPER) failed")
+    return bool(answer.value)
 
 
 def reap_orphans(own: set[int]) -> list[int]:

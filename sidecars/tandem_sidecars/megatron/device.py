@@ -9,6 +9,10 @@ from typing import Protocol
 
 import torch
 
+from tandem_checkpoint.devices import CudaDevices
+from tandem_sidecars.megatron import host_memory
+from tandem_sidecars.megatron.communicators import NcclCommunicators
+
 
 class Device(Protocol):
     """Where a rank computes."""
@@ -25,12 +29,28 @@ class Device(Protocol):
         """Make this device the one that Megatron computes on; before any model is built."""
         ...
 
-    def park(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return a copy of a tensor outside the device, in host memory."""
+    def parking_place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return room for a copy of a tensor outside the device."""
         ...
 
     def settle(self) -> None:
         """Wait for all work and give cached memory back."""
+        ...
+
+    def suspend_communicators(self) -> None:
+        """Free the device memory of all communicators; all ranks call it, and none has work under way."""
+        ...
+
+    def resume_communicators(self) -> None:
+        """Take it back; all ranks call it. Nothing where they are not suspended."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Return how much of the device's memory is in use, measured from outside: no tensor is asked."""
+        ...
+
+    def present_bytes(self, storages: Iterable[torch.UntypedStorage]) -> int:
+        """Return how much of some storages is really in the device's memory."""
         ...
 
     def held_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
@@ -45,18 +65,33 @@ class CudaDevice:
 
     def __init__(self, local_rank: int) -> None:
         self.torch_device = torch.device("cuda", local_rank)
+        self._communicators = NcclCommunicators(self.torch_device)
 
     def prepare(self) -> None:
         torch.cuda.set_device(self.torch_device)
 
-    def park(self, tensor: torch.Tensor) -> torch.Tensor:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host.copy_(tensor, non_blocking=True)
-        return host
+    def parking_place(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
 
     def settle(self) -> None:
         torch.cuda.synchronize()
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
+
+    def suspend_communicators(self) -> None:
+        torch.cuda.synchronize()
+        self._communicators.suspend()
+
+    def resume_communicators(self) -> None:
+        self._communicators.resume()
+
+    def used_bytes(self) -> int:
+        """Return what the driver says of this process; of the whole device where it does not know our process id."""
+        (use,) = CudaDevices(f"GPU-{torch.cuda.get_device_properties(self.torch_device).uuid}").uses()
+        return dict(use.by_process).get(os.getpid()) or use.used_bytes
+
+    def present_bytes(self, storages: Iterable[torch.UntypedStorage]) -> int:
+        return sum(storage.nbytes() for storage in storages)
 
     def held_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
         """Return what the caching allocator holds, known tensors or not."""
@@ -64,7 +99,11 @@ class CudaDevice:
 
 
 class CpuDevice:
-    """Host memory in the part of a device: what is offloaded is really freed, so the same code is exercised."""
+    """Host memory in the part of a device.
+
+    The device is the process's anonymous memory: there torch allocates. What is parked lies in memory files, which the
+    kernel counts as shared. So "free" is measured here too, and a tensor that was forgotten shows.
+    """
 
     backend = "gloo"
     torch_device = torch.device("cpu")
@@ -75,11 +114,24 @@ class CpuDevice:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         adapt_megatron()
 
-    def park(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().clone()
+    def parking_place(self, tensor: torch.Tensor) -> torch.Tensor:
+        return host_memory.memory_file(tensor.numel() * tensor.element_size()).view(tensor.dtype).view(tensor.shape)
 
     def settle(self) -> None:
-        """Host memory is freed at once."""
+        host_memory.give_back()
+
+    def suspend_communicators(self) -> None:
+        """Nothing: gloo's buffers are in no device."""
+
+    def resume_communicators(self) -> None:
+        """Nothing: see suspend_communicators."""
+
+    def used_bytes(self) -> int:
+        return host_memory.anonymous_bytes()
+
+    def present_bytes(self, storages: Iterable[torch.UntypedStorage]) -> int:
+        """Return what of them has pages: a buffer that was never written has none."""
+        return sum(host_memory.present_bytes(storage.data_ptr(), storage.nbytes()) for storage in storages)
 
     def held_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
         sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}

@@ -1,65 +1,53 @@
 """The ranks of a job: how they find each other, and Megatron's groups over them."""
 
-import os
 import socket
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from tandem_checkpoint.process.commands import RankPlace
 from tandem_sidecars.megatron.device import Device
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=300)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One rank's place, from the variables that torch.distributed knows."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    address: str
-    port: int
-
-    @classmethod
-    def from_environment(cls) -> "Place":
-        env = os.environ
-        return cls(
-            int(env["RANK"]),
-            int(env["WORLD_SIZE"]),
-            int(env["LOCAL_RANK"]),
-            env["MASTER_ADDR"],
-            int(env["MASTER_PORT"]),
-        )
-
-
-def join(place: Place, device: Device) -> None:
-    """Meet the other ranks and build Megatron's groups: data parallel over all of them."""
+def join(place: RankPlace, device: Device) -> None:
+    """Meet the other ranks and build Megatron's groups, data parallel over all of them; holds no device memory."""
     dist.init_process_group(
         device.backend, store=_store(place), rank=place.rank, world_size=place.world_size, timeout=RENDEZVOUS_TIMEOUT
     )
     from megatron.core import parallel_state
-    from megatron.core.tensor_parallel.random import initialize_rng_tracker, model_parallel_cuda_manual_seed
 
     parallel_state.initialize_model_parallel()
+
+
+def seed(device: Device) -> None:
+    """Set up Megatron's random states, which live on the device."""
+    from megatron.core.tensor_parallel.random import initialize_rng_tracker, model_parallel_cuda_manual_seed
+
     if device.backend == "nccl":
         model_parallel_cuda_manual_seed(1)
     else:
         initialize_rng_tracker(inference_rng_tracker=True)
 
 
-def _store(place: Place) -> Store:
+def _store(place: RankPlace) -> Store:
     """Return the rendezvous store. Rank 0 listens on its pod's address only, never on every interface."""
     if place.world_size == 1:
         return HashStore()
     if place.rank != 0:
-        return TCPStore(place.address, place.port, place.world_size, is_master=False, timeout=RENDEZVOUS_TIMEOUT)
-    listener = socket.create_server((place.address, place.port), backlog=place.world_size)
+        return TCPStore(
+            place.rendezvous_address,
+            place.rendezvous_port,
+            place.world_size,
+            is_master=False,
+            timeout=RENDEZVOUS_TIMEOUT,
+        )
+    listener = socket.create_server((place.rendezvous_address, place.rendezvous_port), backlog=place.world_size)
     return TCPStore(
-        place.address,
-        place.port,
+        place.rendezvous_address,
+        place.rendezvous_port,
         place.world_size,
         is_master=True,
         timeout=RENDEZVOUS_TIMEOUT,

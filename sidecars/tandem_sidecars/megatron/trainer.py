@@ -86,6 +86,11 @@ class Trainer:
         """Drop the optimizer's moments: the next iteration starts without them anyway."""
         reset(self._optimizer)
 
+    def restart(self) -> None:
+        """Go on from the model's weights as they are now: no moments, main parameters rounded from nothing but them."""
+        reset(self._optimizer)
+        self._optimizer.reload_model_params()
+
     def _reference(self, samples: Sequence[Sample]) -> tuple[list[Referenced], float]:
         """Return the micro-batches with their reference log-probabilities, and the largest gap to the server's."""
         batches = make_micro_batches(samples, self._rule.micro_batch_tokens, self._device)
