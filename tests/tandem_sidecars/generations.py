@@ -37,6 +37,7 @@ class Generation:
 def write_generation(policy: Path, tensors: Mapping[str, torch.Tensor], folder: Path, number: int = 0) -> Generation:
     """Write weights as a generation of `policy`'s sizes into `folder`."""
     layout = segment_layout(read_policy_config(policy), "float32")
+    folder.mkdir(parents=True, exist_ok=True)
     allocate(folder, layout.num_bytes)
     segment = folder / segment_name(number)
     with map_for_writing(segment) as mapped:

@@ -63,6 +63,7 @@ COMMON = (
     "vllm.v1.executor.multiproc_executor",
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.metrics.reader",
+    "vllm.v1.pool.flash_maxsim.flash_maxsim_rerank",
     "vllm.v1.structured_output",
 )
 CPU = (

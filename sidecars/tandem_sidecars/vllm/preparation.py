@@ -1,6 +1,8 @@
 """What has to be set and imported before vLLM is forked: once, in the zygote."""
 
+import functools
 import importlib
+import importlib.metadata
 import logging
 import os
 import sys
@@ -16,6 +18,16 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 """Compilation costs more than it gives for small models, threads must not be pinned twice, one process is enough."""
+
+
+FORKED_FROM = (
+    "vllm.utils.system_utils",
+    "vllm.v1.engine.core",
+    "vllm.v1.engine.coordinator",
+    "vllm.v1.engine.utils",
+    "vllm.v1.executor.multiproc_executor",
+)
+"""Modules of vLLM that start processes, or that these processes begin with."""
 
 
 def prepare_environment(device: str) -> None:
@@ -35,15 +47,17 @@ def preload(device: str) -> None:
             importlib.import_module(name)
         except ImportError as error:
             logger.warning("%s is not preloaded, each server imports it anew: %s", name, error)
-    import tandem_sidecars.vllm.loader
-    import tandem_sidecars.vllm.server  # noqa: F401 - registers the loader
+    import tandem_sidecars.vllm.server  # noqa: F401 - registers the loader and the weight transfer
 
     _register_model_classes()
     _configure_logging()
     _fork_workers()
+    _find_plugins_once()
+    _hash_configurations_once()
     if device == "cpu":
         _keep_plain_weights()
         _override_kernels_once()
+        _list_processors_once()
 
 
 def _register_model_classes() -> None:
@@ -55,11 +69,41 @@ def _register_model_classes() -> None:
 
 
 def _configure_logging() -> None:
-    """Configure vLLM's loggers here: a server then finds them configured and leaves them alone."""
+    """Configure vLLM's loggers here: a server then finds them configured and leaves them alone, as do its processes."""
     from vllm.config.logging import LoggingConfig
     from vllm.logger import configure_logging_if_needed
 
     configure_logging_if_needed(LoggingConfig())
+    for name in FORKED_FROM:
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "configure_logging"):
+            module.configure_logging = configure_logging_if_needed  # type: ignore[attr-defined]
+
+
+def _find_plugins_once() -> None:
+    """Look through the installed packages for plugins once: no package comes or goes while a container lives."""
+    from vllm.plugins import STAT_LOGGER_PLUGINS_GROUP
+    from vllm.v1.sample.logits_processor import LOGITSPROCS_GROUP
+
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # type: ignore[assignment]
+    for group in (STAT_LOGGER_PLUGINS_GROUP, LOGITSPROCS_GROUP):
+        importlib.metadata.entry_points(group=group)
+
+
+def _hash_configurations_once() -> None:
+    """Remember the fingerprint of each configuration: a server asks for it with each kind of its routes."""
+    from vllm.entrypoints.serve.utils import fingerprint
+
+    build = fingerprint.build_system_fingerprint
+    built: dict[tuple[int, object, object], str | None] = {}
+
+    def build_once(config: object, mode: object = "full", custom_value: object = None) -> str | None:
+        key = (id(config), mode, custom_value)
+        if key not in built:
+            built[key] = build(config, mode, custom_value)
+        return built[key]
+
+    fingerprint.build_system_fingerprint = build_once
 
 
 def _keep_plain_weights() -> None:
@@ -77,17 +121,20 @@ def _override_kernels_once() -> None:
     type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
 
 
+def _list_processors_once() -> None:
+    """Ask lscpu for the machine's processors once; each engine would do so twice."""
+    from vllm.utils import cpu_resource_utils
+
+    cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
+    cpu_resource_utils._get_cpu_list()
+
+
 def _fork_workers() -> None:
     """Have worker processes forked from the server rather than spawned: a spawn imports everything again."""
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
-    for name in (
-        "vllm.utils.system_utils",
-        "vllm.v1.engine.utils",
-        "vllm.v1.engine.coordinator",
-        "vllm.v1.executor.multiproc_executor",
-    ):
+    for name in FORKED_FROM:
         module = sys.modules.get(name)
         if module is not None and hasattr(module, "get_mp_context"):
             module.get_mp_context = lambda: context  # type: ignore[attr-defined]

@@ -1,0 +1,200 @@
+"""Real vLLM servers for tests: forked from one zygote, asked as the master asks them."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+from pydantic import BaseModel, JsonValue
+
+from tandem_checkpoint.process.environment import child_variables
+from tandem_checkpoint.process.server import Server
+from tandem_checkpoint.process.zygote import Zygote
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.rollout import server_command
+from tandem_checkpoint.switch.strategies.choice import ZYGOTE_PROGRAM
+from tandem_checkpoint.switch.strategies.resident import Resident
+from tandem_checkpoint.switch.strategies.restart import Restart
+from tandem_checkpoint.switch.strategies.strategy import Strategy, Weights
+from tests.tandem_checkpoint.etcd_process import free_address
+from tests.tandem_checkpoint.jobs import TOKEN, job_config, settings_of
+from tests.tandem_sidecars.generations import Generation
+from tests.tandem_sidecars.policies import logprobs
+
+LIMIT = 1e-5
+"""Nats between transformers and the server, float32 on both sides."""
+ZYGOTE_SECONDS = 240.0
+SERVE_SECONDS = 120.0
+PORT = 8000
+PROMPT = (3, 9, 27, 17, 51, 25)
+ENGINE_ARGUMENTS: dict[str, JsonValue] = {"kv_cache_memory_bytes": 33554432, "max_num_seqs": 256}
+Answer = TypeVar("Answer", bound=BaseModel)
+Chosen = TypeVar("Chosen", Restart, Resident)
+
+
+class Logprobs(BaseModel):
+    token_logprobs: tuple[float, ...]
+
+
+class Choice(BaseModel):
+    token_ids: tuple[int, ...]
+    logprobs: Logprobs
+    finish_reason: str
+
+
+class Completion(BaseModel):
+    choices: tuple[Choice, ...]
+
+
+class Span(BaseModel):
+    """Tokens of one answer that were sampled with one version of the weights."""
+
+    version: str
+    start: int
+    end: int
+
+
+class StampedChoice(BaseModel):
+    weight_versions: tuple[Span, ...]
+
+
+class Stamped(BaseModel):
+    choices: tuple[StampedChoice, ...]
+
+
+@dataclass(slots=True)
+class Lent:
+    """A zygote that outlives the strategy that it is lent to."""
+
+    zygote: Zygote
+
+    async def fork(self, arguments: Sequence[str]) -> Server:
+        return await self.zygote.fork(arguments)
+
+    async def wait(self) -> str:
+        return await self.zygote.wait()
+
+    async def kill(self) -> None:
+        """Nothing: others use it."""
+
+
+@dataclass(slots=True)
+class Engine:
+    """One zygote, and servers of any policy forked from it."""
+
+    zygote: Zygote
+    address: str
+
+    def command(self, policy: Path, **engine_args: JsonValue) -> tuple[str, ...]:
+        """Return the command line of a server of a policy."""
+        config = job_config(policy, engine_args=ENGINE_ARGUMENTS | engine_args)
+        return tuple(server_command(settings_of(config, policy.parent, self.address), PORT))
+
+    @asynccontextmanager
+    async def prepared(self, policy: Path) -> AsyncIterator[Restart]:
+        """Fork one server of a policy; it is gone at the end."""
+        async with self.closing(Restart(Lent(self.zygote), [self.command(policy)])) as strategy:
+            await strategy.prepare()
+            yield strategy
+
+    @asynccontextmanager
+    async def serving(self, policy: Path, generation: Generation) -> AsyncIterator[Restart]:
+        async with self.prepared(policy) as strategy:
+            await serve(strategy, generation)
+            yield strategy
+
+    @asynccontextmanager
+    async def resident(self, policy: Path, generation: Generation, **engine_args: JsonValue) -> AsyncIterator[Resident]:
+        """Serve a generation with a server that stays; it is gone at the end."""
+        command = self.command(policy, **engine_args)
+        async with self.closing(Resident(Lent(self.zygote), [command])) as strategy:
+            await strategy.prepare()
+            await serve(strategy, generation)
+            yield strategy
+
+    @asynccontextmanager
+    async def closing(self, strategy: Chosen) -> AsyncIterator[Chosen]:
+        """End the servers of a strategy, whatever happens."""
+        try:
+            yield strategy
+        finally:
+            await strategy.close()
+
+    def servers(self) -> list[psutil.Process]:
+        """Return the processes that the zygote has forked."""
+        children: list[psutil.Process] = psutil.Process(self.zygote.pid).children()
+        return children
+
+    async def complete(self, num_samples: int = 4, max_tokens: int = 12, ignore_eos: bool = False) -> Completion:
+        """Sample from the running server as the master does."""
+        body: dict[str, JsonValue] = {
+            "model": "policy",
+            "prompt": list(PROMPT),
+            "n": num_samples,
+            "max_tokens": max_tokens,
+            "temperature": 1.0,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "ignore_eos": ignore_eos,
+            "seed": 5,
+        }
+        return await self._ask("/v1/completions", body, Completion)
+
+    async def stamped(self, max_tokens: int = 8) -> Stamped:
+        """Sample by the route that tells with which weights; the server needs enable_scale_out."""
+        sampling: JsonValue = {"max_tokens": max_tokens, "ignore_eos": True, "seed": 5}
+        body: dict[str, JsonValue] = {"model": "policy", "token_ids": list(PROMPT), "sampling_params": sampling}
+        return await self._ask("/inference/v1/generate", body, Stamped)
+
+    async def _ask(self, path: str, body: dict[str, JsonValue], answer: type[Answer]) -> Answer:
+        async with httpx.AsyncClient(timeout=SERVE_SECONDS, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+            response = await client.post(f"http://{self.address}:{PORT}{path}", json=body)
+        return answer.model_validate_json(response.raise_for_status().content)
+
+
+@asynccontextmanager
+async def running_engine(policy: Path, program: str = ZYGOTE_PROGRAM) -> AsyncIterator[Engine]:
+    """Start a zygote, which imports vLLM, and end it with all of its servers."""
+    address = free_address()
+    settings = settings_of(job_config(policy), policy.parent, address)
+    zygote = await Zygote.start(
+        [sys.executable, "-m", program, "--device", "cpu"],
+        child_variables(settings)
+        | {"VLLM_API_KEY": TOKEN, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        inherit=(),
+        deadline_seconds=ZYGOTE_SECONDS,
+    )
+    try:
+        yield Engine(zygote, address)
+    finally:
+        await zygote.kill()
+
+
+def checked(generation: Generation) -> Weights:
+    """Return what a rollout side gives a strategy, once it has compared the checksums."""
+
+    async def path() -> Path:
+        return generation.manifest
+
+    return path
+
+
+async def serve(strategy: Strategy, generation: Generation) -> None:
+    async with asyncio.timeout(SERVE_SECONDS):
+        await strategy.serve(checked(generation), Stopwatch())
+
+
+def largest_gap(completion: Completion, policy: Path) -> float:
+    """Return the largest distance between the server's log-probabilities and those that transformers gives."""
+    return max(gap(choice, policy) for choice in completion.choices)
+
+
+def gap(choice: Choice, policy: Path) -> float:
+    expected = logprobs(policy, (*PROMPT, *choice.token_ids))[len(PROMPT) - 1 :]
+    return max(abs(one - other) for one, other in zip(choice.logprobs.token_logprobs, expected, strict=True))

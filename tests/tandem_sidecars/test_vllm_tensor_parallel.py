@@ -1,0 +1,113 @@
+"""Real vLLM servers of two tensor-parallel workers: they answer as one does, and get weights in place as one does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+from pydantic import JsonValue
+
+from tandem_checkpoint.process.commands import Bind
+from tandem_checkpoint.process.ranks import CommandRefused
+from tests.tandem_sidecars.generations import write_generation
+from tests.tandem_sidecars.policies import changed_policy, write_policy
+from tests.tandem_sidecars.serving import SERVE_SECONDS, Completion, Engine, largest_gap, running_engine, serve
+from tests.tandem_sidecars.training import weights_in
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+
+LIMIT = 5e-5
+"""Nats between one worker and two, whose sums have another order."""
+TWO: dict[str, JsonValue] = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
+    async with running_engine(untied_policy) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def padded_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with one embedding, whose vocabulary vLLM pads from 70 rows to 128."""
+    return write_policy(tmp_path_factory.mktemp("padded") / "policy", tied=True, vocabulary=70)
+
+
+def _tokens(completion: Completion) -> list[tuple[int, ...]]:
+    return [choice.token_ids for choice in completion.choices]
+
+
+def _largest_difference(one: Completion, other: Completion) -> float:
+    """Return the largest distance in log-probability of two answers with the same tokens."""
+    pairs = zip(one.choices, other.choices, strict=True)
+    return max(
+        abs(a - b)
+        for first, second in pairs
+        for a, b in zip(first.logprobs.token_logprobs, second.logprobs.token_logprobs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["untied_policy", "padded_policy"])
+async def test_two_workers_answer_as_one_does(
+    engine: Engine, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    policy: Path = request.getfixturevalue(kind)
+    generation = write_generation(policy, weights_in(policy), tmp_path)
+    async with engine.serving(policy, generation):
+        one = await engine.complete()
+
+    async with engine.resident(policy, generation, **TWO):
+        two = await engine.complete()
+
+    assert _tokens(one) == _tokens(two)
+    assert _largest_difference(one, two) <= LIMIT
+    assert largest_gap(two, policy) <= LIMIT
+
+
+async def test_each_worker_gets_its_part_of_the_next_weights_in_place(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    tensors = {name: tensor * 0.9 for name, tensor in weights_in(untied_policy).items()}
+    newer = changed_policy(untied_policy, tmp_path / "newer", tensors)
+    first = write_generation(untied_policy, weights_in(untied_policy), tmp_path, 0)
+    second = write_generation(untied_policy, tensors, tmp_path, 1)
+
+    async with engine.resident(untied_policy, first, **TWO) as strategy:
+        await strategy.abort()
+        await serve(strategy, second)
+        completion = await engine.complete()
+
+    assert largest_gap(completion, newer) <= LIMIT
+
+
+async def test_weights_that_do_not_fit_are_refused_by_both_workers_and_the_old_ones_serve(
+    engine: Engine, untied_policy: Path, padded_policy: Path, tmp_path: Path
+) -> None:
+    fitting = write_generation(untied_policy, weights_in(untied_policy), tmp_path / "fitting", 0)
+    odd = write_generation(padded_policy, weights_in(padded_policy), tmp_path / "odd", 1)
+
+    async with engine.resident(untied_policy, fitting, **TWO) as strategy:
+        (server,) = strategy.servers
+        await server.send(Bind(manifest=str(odd.manifest), keeps_copy=True))
+        with pytest.raises(CommandRefused, match="server and segment differ in their parameters"):
+            await server.expect("listening")
+        completion = await engine.complete()
+
+    assert largest_gap(completion, untied_policy) <= LIMIT
+
+
+async def test_with_a_worker_that_is_killed_the_whole_server_ends(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
+    async with engine.resident(untied_policy, generation, **TWO) as strategy:
+        (server,) = strategy.servers
+        workers = psutil.Process(server.pid).children(recursive=True)
+
+        workers[-1].kill()
+        await asyncio.wait_for(asyncio.shield(server.ended), SERVE_SECONDS)
+        _, alive = psutil.wait_procs(workers, timeout=10)
+
+    assert alive == []
