@@ -5,8 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tandem_api.job.status import Direction, Phase
-from tandem_api.registry import StageSpan
+from tandem_api.registry import Role, StageSpan
 from tandem_api.resource import Resource
+
+MemberRole = Role | Literal["master"]
+"""Who takes part in a switch: the containers of a pod, and the master."""
 
 
 class RunStarted(Resource):
@@ -29,8 +32,36 @@ class MemberStage(StageSpan):
 
     pod: str
     """Pod of the member."""
-    role: Literal["train", "rollout"]
-    """Container of the member."""
+    role: MemberRole
+    """Container of the member; the master's own stages carry its pod."""
+
+
+class CriticalSegment(Resource):
+    """One stretch of a switch in which nothing else could have made it shorter."""
+
+    pod: str
+    """Pod of the member that the switch was waiting for."""
+    role: MemberRole
+    """Container of that member."""
+    stage: str
+    """Stage that it was in; `notice`: it had not yet noticed that its wait was over."""
+    notice_of: str = ""
+    """Of a notice: what it had not noticed yet: word, shards, published, token, or status (members' at the master)."""
+    started_at: float
+    """Unix time, by the clock of the one who measured it."""
+    seconds: float = Field(ge=0)
+    """Duration."""
+
+
+class CriticalPath(Resource):
+    """The chain of stages that a switch took as long as. No two segments share a moment."""
+
+    segments: tuple[CriticalSegment, ...]
+    """In order of time."""
+    unexplained_seconds: float = Field(ge=0)
+    """Time of the switch that lies on no segment."""
+    share: float = Field(ge=0, le=1)
+    """Time on segments over the whole time; 1 for a switch without duration."""
 
 
 class SwitchRecord(Resource):
@@ -54,6 +85,8 @@ class SwitchRecord(Resource):
     """All stages of all members."""
     first: bool = False
     """The job's first switch into Infer, which also starts processes; medians leave it out."""
+    critical_path: CriticalPath | None = None
+    """What it took so long for; None in histories of versions that did not say."""
 
 
 class PhaseRecord(Resource):

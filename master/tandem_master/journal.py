@@ -1,7 +1,7 @@
 """Where the records of a run go: the diary, and TensorBoard beside it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,13 @@ from tandem_master.tensorboard import EventFiles
 class Journal:
     """Writes records, off the event loop."""
 
-    def __init__(self, history: History, events: EventFiles) -> None:
+    def __init__(
+        self, history: History, events: EventFiles, observe: Callable[[AnyRecord], None] | None = None
+    ) -> None:
+        """`observe`: gets every record after it was written, from any thread."""
         self._history = history
         self._events = events
+        self._observe = observe
 
     async def write(self, record: AnyRecord) -> None:
         """Append `record` to the diary, and its scalars to TensorBoard."""
@@ -27,15 +31,17 @@ class Journal:
             self._events.iteration(record)
         elif isinstance(record, SwitchRecord):
             self._events.switch(record)
+        if self._observe is not None:
+            self._observe(record)
 
 
 @contextmanager
-def open_journal(state: Path) -> Iterator[Journal]:
-    """Write into the folder `state` while the context is open."""
+def open_journal(state: Path, observe: Callable[[AnyRecord], None] | None = None) -> Iterator[Journal]:
+    """Write into the folder `state` while the context is open; `observe`: see Journal."""
     history = History(state / "metrics.jsonl")
     events = EventFiles(state / "tensorboard")
     try:
-        yield Journal(history, events)
+        yield Journal(history, events, observe)
     finally:
         history.close()
         events.close()

@@ -194,10 +194,10 @@ FIELDS = (
         'supported values: "Uniform", "Prioritized"',
     ),
     bad(
-        "switch: {strategy: Sleep}",
+        "switch: {strategy: Reuse}",
         "switch.strategy",
-        'is "Sleep"; use Restart',
-        'supported values: "Restart"',
+        'is "Reuse"; use Restart, Sleep or Resident',
+        'supported values: "Restart", "Sleep", "Resident"',
     ),
     bad(
         "switch: {trainToInferDeadlineSeconds: 0}",
@@ -209,6 +209,12 @@ FIELDS = (
         "checkpoints: {claimName: My Disk}",
         "checkpoints.claimName",
         'is "My Disk"; use lower-case letters, digits, - and ., beginning and ending with a letter or a digit',
+        "should match",
+    ),
+    bad(
+        "tls: {secretName: My Keys}",
+        "tls.secretName",
+        'is "My Keys"; use lower-case letters, digits, - and ., beginning and ending with a letter or a digit',
         "should match",
     ),
     bad("checkpoints: {keepLast: 0}", "checkpoints.keepLast", "is 0; use at least 1", "greater than or equal to 1"),

@@ -69,6 +69,7 @@ GOOD = (
     "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",
     "trainer: {optimizer: {learningRate: 1.0e-06, betas: [0, 0.95], weightDecay: 0}}",
     "checkpoints: {claimName: math-8b, everyIterations: 1, keepLast: 1}",
+    "tls: {secretName: math-8b.tls}",
     "failurePolicy: {maxRestarts: 0, rules: [{match: {container: rollout}, action: RestartContainer}]}",
     "failurePolicy: {rules: [{match: {container: trainer, exitCodes: [137, 139]}, action: FailJob}]}",
     "failurePolicy: {rules: [{match: {exitCodes: [1], reason: Error}, action: RestartGang}]}",

@@ -77,7 +77,7 @@ def test_three_lines_of_spec_are_a_job() -> None:
         ),
         ("hybrid: {gpu: {sharing: Dra}}", 'spec.hybrid.gpu.sharing: is "Dra"; use DRA, VisibleAll or None'),
         ("hybrid: {gpu: {sharing: null}}", "spec.hybrid.gpu.sharing: is empty; use DRA, VisibleAll or None"),
-        ("switch: {strategy: Sleep}", 'spec.switch.strategy: is "Sleep"; use Restart'),
+        ("switch: {strategy: Reuse}", 'spec.switch.strategy: is "Reuse"; use Restart, Sleep or Resident'),
         (
             "hybrid: {sharedMemory: 64 GB}",
             'spec.hybrid.sharedMemory: is "64 GB"; write a quantity such as 500m, 16 or 64Gi',

@@ -12,6 +12,7 @@ spec:
   rewards: [{name: answer, builtin: ExactMatch}]
   rollout: {engineArgs: {max_num_seqs: 256, seed: 1}, elastic: {replicas: 1, minReplicas: 0, maxReplicas: 4}}
   checkpoints: {claimName: disk}
+  tls: {secretName: keys}
   podTemplate: {spec: {nodeSelector: {pool: a}}}
 """
 
@@ -41,6 +42,8 @@ WHILE_SUSPENDED_ONLY = (
     ("switch: {trainToInferDeadlineSeconds: 10}", "switch"),
     ("checkpoints: {everyIterations: 1}", "checkpoints"),
     ("checkpoints: {keepLast: 1}", "checkpoints"),
+    ("tls: {secretName: other}", "tls.secretName"),
+    ("tls: {secretName: null}", "tls.secretName"),
     ("scheduling: {topologyKey: kubernetes.io/hostname}", "scheduling"),
     ("scheduling: {gang: Native}", "scheduling"),
     ("scheduling: {queueName: other}", "scheduling"),

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tandem_api.job.status import Phase
-from tandem_api.registry import Desired, MemberState, MemberStatus, Progress, StageSpan
+from tandem_api.registry import Desired, MemberState, MemberStatus, Progress
 from tandem_cli.live.flow import flow
 from tandem_cli.live.sparkline import sparkline
 from tandem_cli.live.state import (
@@ -31,8 +31,7 @@ NEW = LiveState(job=JOB, started_at=STARTED_AT, expected_members=2, iterations=4
 def member(
     state: MemberState, generation: int | None = None, stage: str = "", error: str | None = None
 ) -> MemberStatus:
-    stages = (StageSpan(stage=stage, started_at=STARTED_AT, seconds=0.1),) if stage else ()
-    return MemberStatus(incarnation="a", epoch=25, state=state, generation=generation, stages=stages, error=error)
+    return MemberStatus(incarnation="a", epoch=25, state=state, generation=generation, stage=stage, error=error)
 
 
 def inferring() -> LiveState:
@@ -109,13 +108,13 @@ def test_before_the_first_phase_it_says_what_is_waited_for() -> None:
 
 
 def test_during_a_switch_it_says_who_is_late_and_in_which_stage() -> None:
-    state = with_status(inferring(), SERVER, member(MemberState.SWITCHING, stage="start"))
+    state = with_status(inferring(), SERVER, member(MemberState.SWITCHING, stage="Loading"))
 
     text = printed(state)
 
     assert "phase train→infer" in text
-    assert "switching, waits for hybrid-0 server (start)" in text
-    assert "server switching: start" in text
+    assert "switching, waits for hybrid-0 server (loading)" in text
+    assert "server switching: loading" in text
 
 
 def test_a_failed_member_stands_first_with_its_cause() -> None:

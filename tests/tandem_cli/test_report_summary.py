@@ -20,7 +20,7 @@ def test_the_summary_has_exactly_these_keys() -> None:
         "iterations", "reward_first_5", "reward_last_5", "reward_gain", "switches", "train_to_infer_seconds_median",
         "infer_to_train_seconds_median", "max_abs_logprob_difference", "seconds", "result", "generation",
         "stage_seconds_median", "tokens_per_second_median", "response_tokens_first_5", "response_tokens_last_5",
-        "train_share", "infer_share", "switch_share",
+        "train_share", "infer_share", "switch_share", "critical_path_share",
     }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ STAGES: Mapping[str, str] = {
     "drain": "#7f7f7f",
     "export": "#009e73",
     "offload": "#56b4e9",
+    "prepare": "#88ccee",
+    "verify": "#ddcc77",
     "fetch": "#332288",
     "start": "#d55e00",
     "load": "#cc79a7",

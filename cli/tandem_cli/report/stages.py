@@ -10,7 +10,10 @@ from tandem_api.history import SwitchRecord
 from tandem_api.job.status import Direction
 
 STAGES: Mapping[Direction, tuple[str, ...]] = {
-    Direction.TRAIN_TO_INFER: ("drain", "export", "offload", "fetch", "start", "load", "ready"),
+    Direction.TRAIN_TO_INFER: (
+        *("drain", "export", "offload"),
+        *("prepare", "verify", "fetch", "start", "load", "ready"),
+    ),
     Direction.INFER_TO_TRAIN: ("abort", "stop", "reload", "ready"),
 }
 """Stages of each direction in the order of the protocol."""
@@ -36,11 +39,13 @@ def steady(switches: Iterable[SwitchRecord], direction: Direction) -> tuple[Swit
 def slowest_seconds(switch: SwitchRecord) -> dict[str, float]:
     """Return how long the slowest member spent in each stage of a switch, in the order of the protocol.
 
-    A member that went through a stage more than once is counted with the sum.
+    A member that went through a stage more than once is counted with the sum. Waits are left out, since they are for
+    others' stages, and so is what the master does: the critical path has both.
     """
     by_member: defaultdict[tuple[str, str, str], float] = defaultdict(float)
     for span in switch.stages:
-        by_member[span.stage, span.pod, span.role] += span.seconds
+        if not span.waits and span.role != "master":
+            by_member[span.stage, span.pod, span.role] += span.seconds
     slowest: dict[str, float] = {}
     for (stage, _, _), seconds in by_member.items():
         slowest[stage] = max(slowest.get(stage, 0.0), seconds)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tandem_api.job.status import Direction, Phase
+from tandem_cli.report.critical import path_of
 from tandem_cli.report.history import History
 from tandem_cli.report.stages import stage_statistics, steady
 
@@ -39,6 +40,8 @@ class Summary(BaseModel):
     """Median switch from Infer to Train."""
     stage_seconds_median: dict[Direction, dict[str, float]]
     """Direction, then stage: median over switches of the slowest member's time."""
+    critical_path_share: float | None
+    """Median over switches of the share of their time that lies on the critical path, first ones left out."""
     max_abs_logprob_difference: float | None
     """Largest |log-probability of the server - of the trainer| of any iteration, nats."""
     tokens_per_second_median: float | None
@@ -74,6 +77,9 @@ def summarize(history: History) -> Summary:
         train_to_infer_seconds_median=_switch_median(history, Direction.TRAIN_TO_INFER),
         infer_to_train_seconds_median=_switch_median(history, Direction.INFER_TO_TRAIN),
         stage_seconds_median=_stage_medians(history),
+        critical_path_share=_median(
+            path_of(switch).share for direction in Direction for switch in steady(history.switches, direction)
+        ),
         max_abs_logprob_difference=max(
             (record.max_abs_logprob_difference for record in history.iterations), default=None
         ),

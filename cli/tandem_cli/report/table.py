@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tandem_api.job.status import Direction
+from tandem_cli.report.critical import median_switch, path_rows
 from tandem_cli.report.history import History
 from tandem_cli.report.quantity import (
     ABSENT,
@@ -33,6 +34,7 @@ def render_end(history: History, summary: Summary, page: Path) -> RenderableType
     parts: list[RenderableType] = [summary_table(summary)]
     if history.switches:
         parts.append(stage_table(history))
+        parts.append(path_table(history))
     if history.ended and history.ended.message:
         parts.append(Text(history.ended.message, style="red"))
     parts.append(closing_line(summary, page))
@@ -68,6 +70,25 @@ def stage_table(history: History) -> Table:
         caption = ARROWS[row.direction] if row.direction != previous else ""
         table.add_row(caption, *_stage_cells(row, longest))
         previous = row.direction
+    return table
+
+
+def path_table(history: History) -> Table:
+    """Return what the median switch of each direction took so long for: its critical path, in order of time."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    for header in ("median switch", "critical path", "of"):
+        table.add_column(header, no_wrap=True)
+    for header in ("s", "share"):
+        table.add_column(header, justify="right", no_wrap=True)
+    job = history.runs[0].started.job if history.runs else ""
+    for direction in Direction:
+        switch = median_switch(history.switches, direction)
+        if switch is None:
+            continue
+        for index, row in enumerate(path_rows(switch, job)):
+            caption = ARROWS[direction] if index == 0 else ""
+            share = row.seconds / switch.seconds if switch.seconds else 0.0
+            table.add_row(caption, row.what, row.where, fixed_text(row.seconds, 3), share_text(share))
     return table
 
 

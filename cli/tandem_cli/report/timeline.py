@@ -79,12 +79,16 @@ def clock_of(history: History) -> Clock:
 
 
 def lanes(history: History) -> tuple[Lane, ...]:
-    """Return the lanes of all members that took part in a switch, by pod (in natural order), trainers first."""
+    """Return the lanes of all members that took part in a switch, by pod (in natural order), trainers first.
+
+    Who waits holds no device: waits are gaps. The master has no lane.
+    """
     clock = clock_of(history)
     bars: defaultdict[Member, list[Bar]] = defaultdict(list)
     for switch in history.switches:
         for span in switch.stages:
-            bars[span.pod, span.role].append(_stage_bar(clock, switch, span))
+            if span.role != "master" and not span.waits:
+                bars[span.pod, span.role].append(_stage_bar(clock, switch, span))
     by_epoch: defaultdict[int, list[SwitchRecord]] = defaultdict(list)
     for switch in history.switches:
         by_epoch[switch.epoch].append(switch)

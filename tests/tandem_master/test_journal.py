@@ -1,0 +1,22 @@
+"""Records of a run go to the diary, and to whoever looks on."""
+
+from pathlib import Path
+
+from tandem_api.history import RunStarted
+from tandem_master.history import AnyRecord
+from tandem_master.journal import open_journal
+
+RECORD = RunStarted(at=1.0, job="toy", iteration=0, iterations=5)
+
+
+async def test_who_looks_on_gets_each_record_after_it_was_written(tmp_path: Path) -> None:
+    seen: list[tuple[AnyRecord, str]] = []
+
+    def observe(record: AnyRecord) -> None:
+        seen.append((record, (tmp_path / "metrics.jsonl").read_text()))
+
+    with open_journal(tmp_path, observe) as journal:
+        await journal.write(RECORD)
+
+    assert [record for record, _ in seen] == [RECORD]
+    assert "runStarted" in seen[0][1]
