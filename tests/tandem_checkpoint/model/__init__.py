@@ -1,0 +1,1 @@
+"""The switch protocol as a model, checked by spin."""
