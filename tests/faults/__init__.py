@@ -1,0 +1,1 @@
+"""Faults injected into real jobs, and the invariants judged on what was seen from outside."""
