@@ -27,12 +27,13 @@ check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node" \
+	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node and not spin" \
 	  --ignore=tests/tandem_operator/reconcile/test_any_sequence.py --ignore=tests/tandem_operator/program
 
 test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
 	@timeout $(CONTROL_PLANE_SECONDS) $(MAKE) --no-print-directory control-plane || \
 	  echo "no control plane here: the tests that need it are skipped and say why"
+	@tools/spin/packages.sh || echo "no spin here: the tests that check the model of the switch are skipped and say why"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

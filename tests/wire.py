@@ -17,12 +17,14 @@ class Wire:
         self.address = free_address()
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._loses_answers = False
 
     @property
     def endpoint(self) -> str:
         return f"{self.address}:{self._port}"
 
     async def join(self) -> None:
+        self._loses_answers = False
         self._listener = await asyncio.start_server(self._relay, self.address, self._port)
 
     async def cut(self) -> None:
@@ -32,24 +34,28 @@ class Wire:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def lose_answers(self) -> None:
+        """Take what clients send, and keep from them what the server answers, until the wire is joined again."""
+        self._loses_answers = True
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
         ends = {writer, far_writer}
         self._writers |= ends
         try:
             with suppress(ConnectionError, asyncio.CancelledError):
-                await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         finally:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionResetError
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not (self._loses_answers and writer.get_extra_info("sockname")[0] == self.address):
+                writer.write(data)
+                await writer.drain()
+        raise ConnectionResetError
 
 
 @asynccontextmanager

@@ -13,6 +13,8 @@ from tandem_api.job.status import Phase, SwitchSummary
 from tandem_api.resource import Resource
 
 Role = Literal["train", "rollout"]
+Scheme = Literal["http", "https"]
+"""How the HTTP APIs of a pod are spoken to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,12 @@ class Keys:
         return f"{self.prefix}status/"
 
     @property
+    def weights(self) -> str:
+        return f"{self.prefix}weights/"
+
+    @property
     def published(self) -> str:
-        return f"{self.prefix}weights/published"
+        return f"{self.weights}published"
 
     def member(self, pod: str, role: Role) -> str:
         return f"{self.members}{pod}/{role}"
@@ -57,10 +63,10 @@ class Keys:
         return f"{self.statuses}{pod}/{role}"
 
     def layout(self, generation: int) -> str:
-        return f"{self.prefix}weights/{generation}/layout"
+        return f"{self.weights}{generation}/layout"
 
     def shards(self, generation: int) -> str:
-        return f"{self.prefix}weights/{generation}/shards/"
+        return f"{self.weights}{generation}/shards/"
 
     def shard(self, generation: int, pod: str, index: int) -> str:
         return f"{self.shards(generation)}{pod}/{index}"
@@ -88,6 +94,9 @@ class Desired(Resource):
     """Iteration that the phase belongs to."""
     deadline: float
     """Unix time, in seconds, at which the switch counts as failed."""
+    lineage: str = ""
+    """Which run of generations the number belongs to: a job that goes back to a checkpoint gives the numbers after it
+    again, to other weights, under another lineage."""
 
 
 class MemberRecord(Resource):
@@ -104,19 +113,36 @@ class MemberRecord(Resource):
     """Address of the pod."""
     port: int
     """Port of the shim's HTTP API on that address."""
+    scheme: Scheme = "http"
+    """How that API, and the pod's servers, are spoken to."""
     servers: tuple[str, ...] = ()
     """Rollout: base URLs of this pod's servers; they answer in Infer phases only."""
     rendezvous_port: int | None = None
     """Train: port on which rank 0 of this pod would gather the ranks of the job."""
     num_ranks: int = Field(default=0, ge=0)
     """Train: ranks of this pod."""
+    ranks_life: str = ""
+    """Train: random id of this life of the pod's ranks. Where it changes, the ranks of all other pods start anew: a
+    group of torch.distributed cannot take a new rank in."""
+    crew: str = ""
+    """Train: the lives of all pods' ranks that this pod's ranks are to meet; those of another crew are gone by then."""
+
+    @property
+    def url(self) -> str:
+        """Return the base URL of the shim's HTTP API."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 class StageSpan(Resource):
-    """How long one member spent in one stage of a switch."""
+    """How long one member spent in one stage of a switch, or waited for another one's."""
 
     stage: str
-    """One of drain, export, offload, fetch, start, load, ready (to Infer), abort, stop, reload, ready (to Train)."""
+    """Work: one of drain, export, offload, prepare, verify, fetch, start, load, ready (to Infer), abort, stop, reload,
+    ready (to Train); of the master: announce, publish, confirm. Waiting: what for, see `waits`."""
+    waits: bool = False
+    """True where the member did nothing but wait: `word` (for the master's word, from the switch's start), `shards`
+    (this pod's, or for a rollout-only pod any pod's), `published` (the master's), `token` (the other container's)."""
     started_at: float
     """Unix time in seconds."""
     seconds: float = Field(ge=0)
@@ -134,6 +160,21 @@ class MemberState(StrEnum):
     FAILED = "Failed"
 
 
+class FailureReason(StrEnum):
+    """Why a member is Failed: the kinds that somebody acts on or counts."""
+
+    DEADLINE = "DeadlinePassed"
+    TOKEN = "TokenTimeout"
+    CHILD = "ChildGone"
+    REFUSED = "CommandRefused"
+    BROKEN_SEGMENT = "BrokenSegment"
+    SEGMENT = "SegmentError"
+    FETCH = "FetchFailed"
+    REGISTRY = "RegistryError"
+    GENERATION_LOST = "GenerationLost"
+    """The trainer holds other weights than the word names, and neither segment nor checkpoint has those."""
+
+
 class MemberStatus(Resource):
     """`status/<pod>/<role>`: how far a member is. Lease: the member's. Written by the member."""
 
@@ -143,14 +184,20 @@ class MemberStatus(Resource):
     """Epoch that the state belongs to."""
     state: MemberState
     """Where the member is."""
+    stage: str = ""
+    """The same in the words of the switch protocol: Draining, Exporting, Loading ..."""
     generation: int | None = None
     """Generation that it holds."""
+    lineage: str = ""
+    """Lineage of that generation; empty where it came from a checkpoint."""
     stages: tuple[StageSpan, ...] = ()
     """Stages of this epoch so far."""
     device_bytes: int | None = None
     """Device memory that the member holds; 0 proves that the devices are free."""
     error: str | None = None
     """Why the state is Failed, for people."""
+    reason: FailureReason | None = None
+    """The same as a kind."""
 
 
 class Progress(Resource):

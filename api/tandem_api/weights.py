@@ -25,6 +25,8 @@ class Layout(Resource):
 
     generation: int = Field(ge=0)
     """Version of the weights."""
+    lineage: str = ""
+    """See Desired."""
     tensors: tuple[TensorInfo, ...]
     """All tensors."""
     shards: tuple[str, ...]
@@ -55,6 +57,11 @@ class Shard(Resource):
     """Version of the weights."""
     incarnation: str
     """Incarnation of the shim that registered it."""
+    lineage: str = ""
+    """See Desired."""
+    epoch: int = Field(default=0, ge=0)
+    """Epoch of the word that asked for it; 0 where it was only found again. The server beside this trainer waits for
+    that of its own word, so that in every try it comes after the trainer."""
     segment: str
     """File name of the segment in the pod's shared volume."""
     segment_bytes: int = Field(ge=0)

@@ -3,19 +3,22 @@
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import sys
 from contextlib import suppress
 from typing import cast
 
 import click
+from fastapi import FastAPI
 
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN
 from tandem_api.registry import Role
 from tandem_checkpoint.architectures import UnsupportedArchitecture
 from tandem_checkpoint.architectures.config import PolicyFolderError
+from tandem_checkpoint.devices import choose_devices
 from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
 from tandem_checkpoint.http import build_app, serve
+from tandem_checkpoint.metrics import EngineMetrics
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, adopt_orphans, die_with_parent
 from tandem_checkpoint.registry.errors import RegistryError
@@ -23,9 +26,11 @@ from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.mirror import mirrored
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.settings import Settings, SettingsError
-from tandem_checkpoint.switch.member import LEASE_SECONDS, Member
+from tandem_checkpoint.switch.member import Member, MemberEnded
 from tandem_checkpoint.switch.rollout import RolloutSide
 from tandem_checkpoint.switch.side import Surroundings
+from tandem_checkpoint.switch.strategies.choice import check_strategy
+from tandem_checkpoint.switch.strategies.sleep import SleepRefused
 from tandem_checkpoint.switch.train import TrainSide
 from tandem_checkpoint.transfer.fetch import FetchFailed
 
@@ -38,8 +43,10 @@ KNOWN_ERRORS = (
     FetchFailed,
     SegmentError,
     SettingsError,
+    SleepRefused,
     PolicyFolderError,
     UnsupportedArchitecture,
+    MemberEnded,
     TokenTimeout,
     TimeoutError,
 )
@@ -82,29 +89,40 @@ async def _supervised(role: Role) -> int:
 
 async def _run(role: Role) -> None:
     settings = Settings.from_environment()
-    token = GpuToken(settings.shared / TOKEN_FILE)
-    incarnation = secrets.token_hex(8)
+    check_strategy(settings)
+    token = GpuToken(settings.shared / TOKEN_FILE, choose_devices(settings.config.device))
     async with (
-        connect(settings.etcd) as registry,
+        connect(settings.etcd, settings.etcd_credentials) as registry,
         mirrored(registry, settings.keys.prefix) as mirror,
-        registry.lease(LEASE_SECONDS) as lease,
     ):
-        around = Surroundings(settings, registry, mirror, lease.id, incarnation)
-        trainer = TrainSide(around, token) if role == "train" else None
-        side = trainer or RolloutSide(around, token)
+        around = Surroundings(settings, registry, mirror, metrics=EngineMetrics())
+        side = TrainSide(around, token) if role == "train" else RolloutSide(around, token)
         member = Member(side, around)
-        record = side.record()
-        app = build_app(settings.token, lambda: member.status, trainer, trainer.exports if trainer else None)
+        port = ENGINE_PORT_TRAIN if role == "train" else ENGINE_PORT_ROLLOUT
+        app = _api(member, side, around)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(serve(app, settings.address, record.port), name="http")
-                tasks.create_task(member.run(lease), name="member")
-        except asyncio.CancelledError:
-            await lease.revoke()  # asked to stop: from now on nobody shall ask anything of us
-            raise
+                tasks.create_task(serve(app, settings.address, port, settings.tls), name="http")
+                tasks.create_task(member.run(), name="member")
         finally:
             with suppress(ProcessLookupError):
                 await asyncio.shield(side.close())
+
+
+def _api(member: Member, side: TrainSide | RolloutSide, around: Surroundings) -> FastAPI:
+    """Return the HTTP API of a member: what each side can do."""
+    trainer = side if isinstance(side, TrainSide) else None
+    return build_app(
+        around.settings.token,
+        lambda: member.status,
+        trainer,
+        side.exports,
+        address=around.settings.address,
+        phase=member,
+        publisher=trainer,
+        fetcher=side if isinstance(side, RolloutSide) and side.exports is not None else None,
+        metrics=around.metrics.rendered,
+    )
 
 
 def _leaves(group: BaseExceptionGroup[BaseException] | None) -> list[BaseException]:

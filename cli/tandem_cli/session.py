@@ -15,8 +15,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, RENDEZVOUS_PORT, SERVER_PORT
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN, METRICS_PORT, RENDEZVOUS_PORT, SERVER_PORT
 from tandem_api.job import RLJob
+from tandem_api.job.tls import TlsSpec
 from tandem_api.registry import Keys
 from tandem_checkpoint.registry.etcd import connect
 from tandem_cli.checks import segment_bytes
@@ -87,9 +88,12 @@ def run(session: Session, display: Display) -> int:
 
 
 def _plan(job: RLJob, session: Session) -> Plan:
-    """Ask the operator's planner for the pods; the run folder stands in for the job's claim."""
+    """Ask the operator's planner for the pods; the run folder stands in for the job's claim.
+
+    No Secret exists here, so the job's pods speak HTTP: on loopback nobody else hears them.
+    """
     claim = job.spec.checkpoints.model_copy(update={"claim_name": job.metadata.name})
-    job = job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoints": claim})})
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoints": claim, "tls": TlsSpec()})})
     surroundings = Surroundings(
         etcd_endpoints=(f"{etcd_address(session.network)}:{CLIENT_PORT}",),
         token=secrets.token_urlsafe(32),
@@ -129,6 +133,7 @@ def _check_ports(session: Session, plan: Plan) -> None:
     ports = [
         ENGINE_PORT_TRAIN,
         ENGINE_PORT_ROLLOUT,
+        METRICS_PORT,
         RENDEZVOUS_PORT,
         *range(SERVER_PORT, SERVER_PORT + max(spec.hybrid.gpus_per_pod, spec.rollout.elastic.gpus_per_pod)),
     ]
@@ -163,14 +168,13 @@ async def _run(
 
 @asynccontextmanager
 async def _healing(node: Node, display: Display) -> AsyncIterator[None]:
-    """Start rollout-only pods again when they end, while the context is open."""
+    """Start containers again when they end, while the context is open."""
     task = asyncio.create_task(node.heal(display.line), name="healing")
     try:
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})
 
 
 class Stop:
@@ -191,6 +195,7 @@ def _signals(node: Node) -> Iterator[Stop]:
         if stop.asked.is_set():
             stop.at_once.set()
             node.kill()
+        node.begin_stop()
         stop.asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -244,7 +249,7 @@ async def _ended(node: Node, stop: Stop) -> str | None:
 
     Returns the failure, None for success. After the user's word the master gets its time and no more.
     """
-    master = asyncio.create_task(node.master.wait(), name="master")
+    master = asyncio.create_task(node.verdict(), name="master")
     other = asyncio.create_task(node.first_failure(), name="containers")
     asked = asyncio.create_task(stop.asked.wait(), name="stop")
     try:

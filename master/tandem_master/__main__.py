@@ -47,7 +47,7 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.request)
-    async with connect(settings.etcd_endpoints) as registry:
+    async with connect(settings.etcd_endpoints, settings.etcd_credentials) as registry:
         return await run_job(settings, registry, stop)
 
 

@@ -63,16 +63,16 @@ class Checkpoints:
             return
         name = folder_name(generation)
         await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
-        await self._trainers.save(self.folder / name)
+        await self._trainers.save(self.folder / name, generation)
         await asyncio.to_thread(self._buffer.set_checkpoint, generation, name)
         await asyncio.to_thread(write_atomically, self.folder / LATEST, name)
         self._newest = generation
         for old in await asyncio.to_thread(self._buffer.forget_checkpoints, self._keep_last):
             await asyncio.to_thread(shutil.rmtree, self.folder / old, ignore_errors=True)
 
-    async def save_policy(self) -> None:
-        """Write what the trainers hold now as the run's policy. Errors: TrainError."""
-        await self._trainers.save(self._state / "policy")
+    async def save_policy(self, generation: int) -> None:
+        """Write `generation`, which the trainers hold now, as the run's policy. Errors: TrainError."""
+        await self._trainers.save(self._state / "policy", generation)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -25,16 +25,28 @@ class MembersError(MasterError):
     """Members are missing, or wrote what nobody can read."""
 
 
-class SwitchError(MasterError):
+class Recoverable(MasterError):  # noqa: N818 - what can be done about it, not whose mistake it is
+    """What is left of the iteration can be run again: nothing of it counts before its commit."""
+
+
+class SwitchError(Recoverable):
     """A switch failed or missed its deadline."""
 
 
-class RolloutError(MasterError):
+class RolloutError(Recoverable):
     """The servers did not answer a request for samples."""
 
 
-class TrainError(MasterError):
-    """A trainer refused a batch or could not save."""
+class TrainError(Recoverable):
+    """A trainer did not answer, was in another phase, or could not save."""
+
+
+class Disagreement(MasterError):  # noqa: N818 - what was found, not whose mistake it is
+    """A trainer refused a batch: the server that sampled it held other weights. Trying again would hide it."""
+
+
+class GenerationLost(MasterError):  # noqa: N818 - what has happened, not whose mistake it is
+    """Nobody holds the weights that the iteration starts from: the job goes back to its newest checkpoint."""
 
 
 class Stopped(Exception):  # noqa: N818 - an order that was followed, not an error

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
 from time import time
 from typing import Literal
-
-import httpx
 
 from tandem_api.history import RunEnded, RunStarted
 from tandem_api.registry import Progress
@@ -16,26 +15,44 @@ from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
 from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.checkpoints import Checkpoints
+from tandem_master.client import pod_client
 from tandem_master.data.catalogue import Catalogue, load_catalogue
-from tandem_master.errors import ElectionError, MasterError, MembersError, Stopped, TrainError
+from tandem_master.errors import (
+    ElectionError,
+    GenerationLost,
+    MasterError,
+    MembersError,
+    Recoverable,
+    Stopped,
+    SwitchError,
+    TrainError,
+)
 from tandem_master.iteration import run_iteration
 from tandem_master.journal import Journal, open_journal
-from tandem_master.mastership import Mastership, elected
-from tandem_master.members import MemberId, Membership, hybrid_members, wait_for_members
+from tandem_master.mastership import ELECTION_SECONDS, Mastership, elected
+from tandem_master.members import MemberId, Membership, hybrid_members, read_membership, wait_for_members
+from tandem_master.observation import Observation, Scrape, observed
 from tandem_master.phases import Parties, Switcher
 from tandem_master.progress import ProgressBoard
-from tandem_master.resume import forget_weights, last_epoch, resume_generation
+from tandem_master.resume import Start, find_start, forget_weights, last_epoch, resume_generation
 from tandem_master.run import Run
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
 from tandem_master.tasks import alongside
+from tandem_master.tracing import JobName
 from tandem_master.trainers import Trainer, TrainerApi
 from tandem_master.watched import WatchedKeys, watched
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10.0
-"""Deadline of a connection to an engine or a server; each request sets its own deadline for the answer."""
+MOST_TRIES = 6
+"""Tries of one iteration; the last failure ends the job."""
+MOST_RETURNS = 5
+"""Times that a run goes back to a checkpoint."""
+PAUSE_SECONDS = 1.0
+"""Pause before the second try; it grows by as much with each."""
+REELECTION_SECONDS = 600.0
+"""Time for a registry that was away to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +65,50 @@ class Office:
     journal: Journal
     board: ProgressBoard
     stop: StopSignal
+    observation: Observation
 
 
 async def run_job(settings: Settings, registry: Registry, stop: StopSignal) -> int:
     """Run the job to its end and return the exit code: 0 completed or stopped cleanly, 1 failed.
 
-    A master that is not, or no longer, the job's one master changes nothing and returns 1.
+    A master whose lease is lost, because the registry was away, stands for election again and goes on. One that is
+    not the job's one master any more changes nothing and returns 1.
     """
-    try:
-        async with AsyncExitStack() as stack:
-            election = stack.enter_async_context(elected(registry, settings.keys, settings.pod))
-            mastership = await stop.bound(election, grace_seconds=0.0)
-            return await _run_as_master(settings, registry, mastership, stop)
-    except Stopped:
-        logger.info("stopped before the election")
-        return 0
-    except ElectionError as error:
-        logger.error("%s", error)
-    except (Fenced, LeaseLost) as error:
-        logger.error("this master is stale and stops: %s", error)
-    return 1
+    job = JobName(settings.job.namespace, settings.job.name)
+    scrape = Scrape(settings.address, settings.metrics_port, settings.token, settings.server_context)
+    async with observed(job, scrape, os.environ) as observation:
+        return await _run_while_elected(settings, registry, stop, observation)
 
 
-async def _run_as_master(settings: Settings, registry: Registry, mastership: Mastership, stop: StopSignal) -> int:
+async def _run_while_elected(settings: Settings, registry: Registry, stop: StopSignal, observation: Observation) -> int:
+    patience_seconds = ELECTION_SECONDS
+    while True:
+        try:
+            async with AsyncExitStack() as stack:
+                election = stack.enter_async_context(elected(registry, settings.keys, settings.pod, patience_seconds))
+                mastership = await stop.bound(election, grace_seconds=0.0)
+                return await _run_as_master(settings, registry, mastership, stop, observation)
+        except Stopped:
+            logger.info("stopped before the election")
+            return 0
+        except LeaseLost as error:
+            logger.error("%s; standing for election again", error)
+            patience_seconds = REELECTION_SECONDS
+        except ElectionError as error:
+            logger.error("%s", error)
+            return 1
+        except Fenced as error:
+            logger.error("this master is stale and stops: %s", error)
+            return 1
+
+
+async def _run_as_master(
+    settings: Settings, registry: Registry, mastership: Mastership, stop: StopSignal, observation: Observation
+) -> int:
     first = Progress(activity="starting", iteration=0, iterations=settings.job.spec.recipe.iterations, generation=0)
     board = ProgressBoard(mastership, settings.keys.progress, first)
-    with open_journal(settings.state) as journal:
-        ended = await _run_to_end(Office(settings, registry, mastership, journal, board, stop))
+    with open_journal(settings.state, observation.record) as journal:
+        ended = await _run_to_end(Office(settings, registry, mastership, journal, board, stop, observation))
         mastership.check()
         await journal.write(ended)
         logger.info("%s %s", ended.result, ended.message)
@@ -106,19 +140,41 @@ async def _run_loop(office: Office) -> None:
     catalogue = await asyncio.to_thread(load_catalogue, settings.job.spec.policy, settings.job.spec.data)
     async with AsyncExitStack() as stack:
         buffer = stack.enter_context(closing(await asyncio.to_thread(open_buffer, settings.state / "buffer.sqlite")))
-        client = await stack.enter_async_context(_http_client(settings.token))
+        client = await stack.enter_async_context(pod_client(settings.token, settings.trust))
         members = await stack.enter_async_context(watched(office.registry, [keys.members, keys.statuses]))
-        generation = await resume_generation(settings.state, buffer)
-        await _announce(office, generation)
-        await forget_weights(office.registry, keys, generation)
-        wanted = hybrid_members(settings.job.hybrid_pods)
-        attempt = settings.attempt
-        waiting = wait_for_members(members, keys, wanted, attempt, lambda text: office.board.show(activity=text))
-        membership = await office.stop.bound(waiting, grace_seconds=0.0)
-        trainers = TrainerApi(client, find_trainers(membership, settings.job.hybrid_pods))
-        switcher = await _switcher(office, members, wanted)
+        pods = settings.job.hybrid_pods
+        wanted = hybrid_members(pods)
+        waiting = wait_for_members(
+            members, keys, wanted, settings.attempt, lambda text: office.board.show(activity=text)
+        )
+        await office.stop.bound(waiting, grace_seconds=0.0)
+        # One watch over both: the statuses alone would tell of trainers that hold nothing, while their segments hold
+        # it.
+        held = await stack.enter_async_context(watched(office.registry, [keys.prefix]))
+        start = await office.stop.bound(find_start(settings.state, buffer, held, keys, pods), grace_seconds=0.0)
+        await _announce(office, start.generation)
+        await forget_weights(office.registry, office.mastership, keys, start)
+        trainers = TrainerApi(client, lambda: find_trainers(read_membership(members.values, keys), pods))
+        switcher = await _switcher(office, members, wanted, start.lineage)
         run = _wire(office, catalogue, buffer, switcher, trainers)
-        await run_iterations(run, generation)
+        await run_from(run, office, start.generation)
+
+
+async def run_from(run: Run, office: Office, generation: int) -> None:
+    """Run every iteration after `generation`; where its weights are lost, go back to the newest checkpoint and go
+    on.
+    """
+    for _ in range(MOST_RETURNS):
+        try:
+            return await run_iterations(run, generation)
+        except GenerationLost as error:
+            logger.error("%s", error)
+            run.board.show(activity="going back to the newest checkpoint")
+            generation = await resume_generation(run.state, run.buffer)
+            run.switcher.begin_lineage()
+            start = Start(generation, run.switcher.lineage)
+            await forget_weights(office.registry, office.mastership, run.keys, start)
+    raise SwitchError(f"the job went back to a checkpoint {MOST_RETURNS} times; look at the trainers' logs")
 
 
 async def run_iterations(run: Run, generation: int) -> None:
@@ -127,10 +183,10 @@ async def run_iterations(run: Run, generation: int) -> None:
     try:
         for iteration in range(generation + 1, run.spec.recipe.iterations + 1):
             run.stop.check()
-            await run_iteration(run, iteration)
+            await run_until_committed(run, iteration)
             done = iteration
             if iteration % every == 0:
-                await run.checkpoints.save(iteration)
+                await keep(run, iteration)
     except Stopped as stopped:
         await run.switcher.end_phase()
         if stopped.weights_known:
@@ -138,22 +194,61 @@ async def run_iterations(run: Run, generation: int) -> None:
         raise
     await run.switcher.end_phase()
     run.board.show(activity="saving the policy")
-    await run.checkpoints.save(done)
-    await run.checkpoints.save_policy()
+    await keep(run, done)
+    await run.checkpoints.save_policy(done)
+
+
+async def keep(run: Run, generation: int) -> None:
+    """Write a checkpoint; where a trainer has lost the weights, have it restore them and try again."""
+    for number in range(1, MOST_TRIES + 1):
+        try:
+            return await run.checkpoints.save(generation)
+        except TrainError as error:
+            if number == MOST_TRIES:
+                raise
+            logger.error("checkpoint %d, try %d of %d: %s", generation, number, MOST_TRIES, error)
+            await asyncio.sleep(PAUSE_SECONDS * number)
+            with suppress(Recoverable):
+                await run.switcher.to_train(generation, generation)
+
+
+async def run_until_committed(run: Run, iteration: int) -> None:
+    """Run an iteration; what fails on the way is run again, with new epochs, as often as MOST_TRIES allows.
+
+    Nothing counts before the commit: what was sampled is in the buffer, and a Train phase begins from the generation
+    that its word names, whatever became of the one before.
+    """
+    for number in range(1, MOST_TRIES + 1):
+        try:
+            return await run_iteration(run, iteration)
+        except Stopped as stopped:
+            raise Stopped(weights_known=stopped.weights_known and number == 1) from None
+        except Recoverable as error:
+            if number == MOST_TRIES:
+                raise
+            logger.error("iteration %d, try %d of %d: %s", iteration, number, MOST_TRIES, error)
+            run.board.show(activity=f"recovering: {error}")
+            if await run.stop.within(PAUSE_SECONDS * number):
+                raise Stopped(weights_known=False) from None  # a trainer may have trained, and nobody heard of it
 
 
 async def _save_at_stop(run: Run, generation: int) -> None:
     """Keep what is new. A policy that a checkpoint already holds may be missing without loss."""
     run.board.show(activity="stopping")
-    await run.checkpoints.save(generation)
     try:
-        await run.checkpoints.save_policy()
+        await run.checkpoints.save(generation)
+        await run.checkpoints.save_policy(generation)
     except TrainError as error:
         logger.warning("the policy was not written, the newest checkpoint is: %s", error)
 
 
 def find_trainers(membership: Membership, pods: tuple[str, ...]) -> tuple[Trainer, ...]:
-    """Return the trainers of the hybrid pods, by ordinal. Errors: MembersError where one has no rank."""
+    """Return the trainers of the hybrid pods, by ordinal. Errors: TrainError where one has gone, MembersError where one
+    no rank.
+    """
+    gone = [pod for pod in pods if MemberId(pod, "train") not in membership.records]
+    if gone:
+        raise TrainError(f"{gone[0]}/train has gone; look at that container's log")
     trainers = tuple(Trainer(pod, membership.records[MemberId(pod, "train")]) for pod in pods)
     for trainer in trainers:
         if trainer.record.num_ranks == 0:
@@ -168,10 +263,20 @@ async def _announce(office: Office, generation: int) -> None:
     office.board.show(activity="waiting for the pods", iteration=generation, generation=generation)
 
 
-async def _switcher(office: Office, members: WatchedKeys, wanted: tuple[MemberId, ...]) -> Switcher:
+async def _switcher(office: Office, members: WatchedKeys, wanted: tuple[MemberId, ...], lineage: str) -> Switcher:
     keys = office.settings.keys
-    parties = Parties(office.registry, keys, office.mastership, members, wanted, office.journal)
-    return Switcher(parties, office.settings.job.spec.switch, last_epoch=await last_epoch(office.registry, keys))
+    parties = Parties(
+        office.registry,
+        keys,
+        office.mastership,
+        members,
+        wanted,
+        office.journal,
+        office.settings.pod,
+        office.observation.metrics.switch_failed,
+    )
+    epoch = await last_epoch(office.registry, keys)
+    return Switcher(parties, office.settings.job.spec.switch, last_epoch=epoch, lineage=lineage)
 
 
 def _wire(office: Office, catalogue: Catalogue, buffer: Buffer, switcher: Switcher, trainers: TrainerApi) -> Run:
@@ -184,19 +289,11 @@ def _wire(office: Office, catalogue: Catalogue, buffer: Buffer, switcher: Switch
         board=office.board,
         switcher=switcher,
         trainers=trainers,
+        state=office.settings.state,
+        keys=office.settings.keys,
         checkpoints=Checkpoints(office.settings.state, buffer, trainers, keep_last=spec.checkpoints.keep_last),
         client=trainers.client,
         stop=office.stop,
-    )
-
-
-def _http_client(token: str) -> httpx.AsyncClient:
-    """Return a client for the pods of the job: no proxy of the environment, no limit of connections."""
-    return httpx.AsyncClient(
-        headers={"Authorization": f"Bearer {token}"},
-        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-        trust_env=False,
     )
 
 

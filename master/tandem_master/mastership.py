@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from uuid import uuid4
@@ -36,18 +36,12 @@ class Mastership:
 
         Errors: Fenced where somebody else is the master, LeaseLost, RegistryUnreachable past WRITE_SECONDS.
         """
-        deadline = monotonic() + WRITE_SECONDS
-        while True:
-            self.check()
-            try:
-                await self._registry.transact([self._guard], [Put(key, value, self._lease.id if leased else 0)])
-            except RegistryUnreachable as error:
-                if monotonic() > deadline:
-                    raise
-                logger.warning("%s is written again: %s", key, error)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
+        put = Put(key, value, self._lease.id if leased else 0)
+        await self._insist(key, lambda: self._registry.transact([self._guard], [put]))
+
+    async def delete(self, prefix: str) -> None:
+        """Delete every key under a prefix as the master. Errors: as write."""
+        await self._insist(prefix, lambda: self._registry.delete(prefix, [self._guard]))
 
     def check(self) -> None:
         """Raise LeaseLost where this master's lease has expired."""
@@ -60,12 +54,31 @@ class Mastership:
             self.check()
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def _insist(self, key: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try for WRITE_SECONDS, as long as this master's lease lives."""
+        deadline = monotonic() + WRITE_SECONDS
+        while True:
+            self.check()
+            try:
+                return await attempt()
+            except Fenced:
+                if await self._registry.get(self._guard.key) is None:
+                    raise LeaseLost("the registry has dropped this master, and has no other one") from None
+                raise
+            except RegistryUnreachable as error:
+                if monotonic() > deadline:
+                    raise
+                logger.warning("%s is written again: %s", key, error)
+                await asyncio.sleep(RETRY_SECONDS)
+
 
 @asynccontextmanager
-async def elected(registry: Registry, keys: Keys, pod: str) -> AsyncIterator[Mastership]:
-    """Become the job's master while the context is open. Errors: ElectionError past ELECTION_SECONDS."""
+async def elected(
+    registry: Registry, keys: Keys, pod: str, patience_seconds: float = ELECTION_SECONDS
+) -> AsyncIterator[Mastership]:
+    """Become the job's master while the context is open. Errors: ElectionError past `patience_seconds`."""
     record = MasterRecord(incarnation=uuid4().hex, pod=pod).model_dump_json()
-    deadline = monotonic() + ELECTION_SECONDS
+    deadline = monotonic() + patience_seconds
     async with AsyncExitStack() as stack:
         lease = await _lease(registry, stack, deadline)
         await _take(registry, keys, Put(keys.master, record, lease.id), deadline)

@@ -2,30 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, time
+from typing import Literal
 
+from tandem_api.critical_path import critical_path
 from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
 from tandem_api.job.operations import SwitchSpec
-from tandem_api.job.status import Phase, SwitchSummary
-from tandem_api.registry import Desired, Keys
-from tandem_checkpoint.registry.errors import RegistryUnreachable
+from tandem_api.job.status import Direction, Phase, SwitchSummary
+from tandem_api.metrics import Interruption, SwitchReason
+from tandem_api.registry import Desired, FailureReason, Keys, MemberState, StageSpan
 from tandem_checkpoint.registry.store import Registry
-from tandem_master.errors import SwitchError
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_master.errors import GenerationLost, SwitchError
 from tandem_master.journal import Journal
 from tandem_master.mastership import Mastership
 from tandem_master.members import MemberId, Membership, read_membership
-from tandem_master.readiness import (
-    Crew,
-    describe_pending,
-    direction_of,
-    gather_crew,
-    missing_shards,
-    pending_members,
-    switch_name,
-)
+from tandem_master.readiness import describe_pending, direction_of, missing_shards, pending_members, switch_name
 from tandem_master.serving import Serving
 from tandem_master.tasks import together
 from tandem_master.watched import WatchedKeys, watched
@@ -48,6 +44,10 @@ class Parties:
     wanted: tuple[MemberId, ...]
     """Members that every switch waits for."""
     journal: Journal
+    pod: str = ""
+    """The master's own."""
+    failed: Callable[[Direction, SwitchReason], None] | None = None
+    """Hears of every switch that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,11 @@ class RunningPhase:
 class Switcher:
     """Makes the switches of one run, one at a time, and writes their records."""
 
-    def __init__(self, parties: Parties, spec: SwitchSpec, *, last_epoch: int) -> None:
+    def __init__(self, parties: Parties, spec: SwitchSpec, *, last_epoch: int, lineage: str) -> None:
         self._parties = parties
         self._spec = spec
         self._epoch = last_epoch
+        self._lineage = lineage
         self._first = True
         self._recent: tuple[SwitchSummary, ...] = ()
         self._running: RunningPhase | None = None
@@ -74,6 +75,15 @@ class Switcher:
     def epoch(self) -> int:
         """Number of the last switch that was begun."""
         return self._epoch
+
+    @property
+    def lineage(self) -> str:
+        """Which run of generations the numbers of this job belong to now."""
+        return self._lineage
+
+    def begin_lineage(self) -> None:
+        """From now on generation numbers that were given before mean other weights."""
+        self._lineage = new_lineage()
 
     @property
     def recent(self) -> tuple[SwitchSummary, ...]:
@@ -114,32 +124,50 @@ class Switcher:
     def _next(self, phase: Phase, generation: int, iteration: int, seconds: float) -> Desired:
         self._epoch += 1
         return Desired(
-            epoch=self._epoch, phase=phase, generation=generation, iteration=iteration, deadline=time() + seconds
+            epoch=self._epoch,
+            phase=phase,
+            generation=generation,
+            iteration=iteration,
+            deadline=time() + seconds,
+            lineage=self._lineage,
         )
 
     async def _switch(self, desired: Desired, seconds: float) -> None:
         await self.end_phase()
         parties = self._parties
         started_at, started = time(), monotonic()
-        crew = await _muster(parties, desired)
         logger.info("%s: begins", switch_name(desired))
-        membership = await _change(parties, crew, desired, seconds)
+        own = Stopwatch()
+        try:
+            membership = await _change(parties, desired, seconds, own)
+        except (SwitchError, GenerationLost):
+            if parties.failed is not None:
+                parties.failed(direction_of(desired), _why(parties, desired))
+            raise
         took = monotonic() - started
         logger.info("%s: ready after %.2f s", switch_name(desired), took)
         self._running = RunningPhase(desired, time())
-        record = _record(desired, crew, membership, started_at, took, first=self._first)
+        stages = _stages(membership, parties.wanted)
+        stages += _own_stages(parties, (*own.spans, _confirmation(stages, started_at)))
+        record = _record(desired, stages, started_at, took, first=self._first)
         await parties.journal.write(record)
         self._recent = (summary_of(record), *self._recent)[:MOST_RECENT]
         self._first = False
 
 
+def new_lineage() -> str:
+    """Return a lineage that no other one is called."""
+    return secrets.token_hex(6)
+
+
 def summary_of(record: SwitchRecord) -> SwitchSummary:
     """Return a switch in one line: who was slow, and at what. A switch without stages has nobody to name."""
     seconds_by_pod: dict[str, float] = {}
-    for stage in record.stages:
+    work = [stage for stage in record.stages if stage.role != "master" and not stage.waits]
+    for stage in work:
         seconds_by_pod[stage.pod] = seconds_by_pod.get(stage.pod, 0.0) + stage.seconds
     slowest_pod = max(seconds_by_pod, key=seconds_by_pod.__getitem__, default="")
-    of_pod = [stage for stage in record.stages if stage.pod == slowest_pod]
+    of_pod = [stage for stage in work if stage.pod == slowest_pod]
     slowest = max(of_pod, key=lambda stage: stage.seconds, default=None)
     return SwitchSummary(
         epoch=record.epoch,
@@ -151,56 +179,63 @@ def summary_of(record: SwitchRecord) -> SwitchSummary:
     )
 
 
-async def _muster(parties: Parties, desired: Desired) -> Crew:
-    try:
-        await parties.members.drop_vanished()
-    except RegistryUnreachable as error:
-        logger.warning("%s: begins with what is known of the members: %s", switch_name(desired), error)
-    return gather_crew(read_membership(parties.members.values, parties.keys), parties.wanted, desired)
+def _why(parties: Parties, desired: Desired) -> SwitchReason:
+    """Return why a switch has failed: what its first failed member gives for a reason, else that it took too long."""
+    membership = read_membership(parties.members.values, parties.keys)
+    statuses = [membership.statuses[member] for member in parties.wanted if member in membership.statuses]
+    of_switch = [status for status in statuses if status.epoch == desired.epoch]
+    for status in of_switch:
+        if status.state is MemberState.FAILED:
+            return status.reason or Interruption.OTHER
+    if time() < desired.deadline:
+        return Interruption.OTHER
+    has_gone = any(member not in membership.records for member in parties.wanted)
+    return Interruption.MEMBER_GONE if has_gone else FailureReason.DEADLINE
 
 
-async def _change(parties: Parties, crew: Crew, desired: Desired, seconds: float) -> Membership:
+async def _change(parties: Parties, desired: Desired, seconds: float, own: Stopwatch) -> Membership:
     """Write `desired` and return the membership in which everybody has followed."""
     try:
         async with asyncio.timeout(seconds):
-            await parties.mastership.write(parties.keys.desired, desired.model_dump_json())
-            waits = [_wait_for_crew(parties, crew, desired)]
+            with own.stage("announce"):
+                await parties.mastership.write(parties.keys.desired, desired.model_dump_json())
+            waits = [_wait_for_all(parties, desired)]
             if desired.phase is Phase.INFER:
-                waits.append(_publish(parties, desired))
+                waits.append(_publish(parties, desired, own))
             return (await together(waits, name=switch_name(desired)))[0]
     except TimeoutError:
-        raise SwitchError(await _late(parties, crew, desired, seconds)) from None
+        raise SwitchError(await _late(parties, desired, seconds)) from None
 
 
-async def _wait_for_crew(parties: Parties, crew: Crew, desired: Desired) -> Membership:
+async def _wait_for_all(parties: Parties, desired: Desired) -> Membership:
     def complete(values: Mapping[str, str]) -> Membership | None:
         membership = read_membership(values, parties.keys)
-        return None if pending_members(membership, crew, desired) else membership
+        return None if pending_members(membership, parties.wanted, desired) else membership
 
     return await parties.members.until(complete)
 
 
-async def _publish(parties: Parties, desired: Desired) -> Membership:
-    """Write `published` once every shard of the desired generation is registered."""
+async def _publish(parties: Parties, desired: Desired, own: Stopwatch) -> Membership:
+    """Write `published` once every shard of the desired generation, of its lineage, is registered."""
     keys, generation = parties.keys, desired.generation
 
     def complete(values: Mapping[str, str]) -> bool | None:
-        return missing_shards(values, keys.layout(generation), keys.shards(generation)) == () or None
+        return missing_shards(values, keys, desired) == () or None
 
     async with watched(parties.registry, [_weights_prefix(keys, generation)]) as weights:
         await weights.until(complete)
-    await parties.mastership.write(keys.published, str(generation))
+    with own.stage("publish"):
+        await parties.mastership.write(keys.published, str(generation))
     return read_membership(parties.members.values, keys)
 
 
-async def _late(parties: Parties, crew: Crew, desired: Desired, seconds: float) -> str:
+async def _late(parties: Parties, desired: Desired, seconds: float) -> str:
     membership = read_membership(parties.members.values, parties.keys)
-    pending = pending_members(membership, crew, desired)
+    pending = pending_members(membership, parties.wanted, desired)
     who = describe_pending(membership, pending) or "the registry answers too slowly"
     if desired.phase is Phase.INFER:
         keys, generation = parties.keys, desired.generation
-        values = await parties.registry.list(_weights_prefix(keys, generation))
-        missing = missing_shards(values, keys.layout(generation), keys.shards(generation))
+        missing = missing_shards(await parties.registry.list(_weights_prefix(keys, generation)), keys, desired)
         if missing is None:
             who += "; no trainer has written the layout of the weights"
         elif missing:
@@ -214,7 +249,7 @@ def _weights_prefix(keys: Keys, generation: int) -> str:
 
 
 def _record(
-    desired: Desired, crew: Crew, membership: Membership, started_at: float, seconds: float, *, first: bool
+    desired: Desired, stages: tuple[MemberStage, ...], started_at: float, seconds: float, *, first: bool
 ) -> SwitchRecord:
     return SwitchRecord(
         epoch=desired.epoch,
@@ -223,16 +258,29 @@ def _record(
         direction=direction_of(desired),
         started_at=started_at,
         seconds=seconds,
-        stages=_stages(membership, tuple(crew.incarnations)),
+        stages=stages,
+        critical_path=critical_path(stages, started_at, seconds),
         first=first,
     )
 
 
 def _stages(membership: Membership, members: Sequence[MemberId]) -> tuple[MemberStage, ...]:
     return tuple(
-        MemberStage(
-            pod=member.pod, role=member.role, stage=span.stage, started_at=span.started_at, seconds=span.seconds
-        )
-        for member in members
-        for span in membership.statuses[member].stages
+        _stage(member.pod, member.role, span) for member in members for span in membership.statuses[member].stages
+    )
+
+
+def _own_stages(parties: Parties, spans: Sequence[StageSpan]) -> tuple[MemberStage, ...]:
+    return tuple(_stage(parties.pod, "master", span) for span in spans)
+
+
+def _confirmation(stages: Sequence[MemberStage], started_at: float) -> StageSpan:
+    """Return the time from the end of the last member's last stage until the master has heard of it."""
+    last = max((stage.started_at + stage.seconds for stage in stages), default=started_at)
+    return StageSpan(stage="confirm", started_at=last, seconds=max(0.0, time() - last))
+
+
+def _stage(pod: str, role: Literal["train", "rollout", "master"], span: StageSpan) -> MemberStage:
+    return MemberStage(
+        pod=pod, role=role, stage=span.stage, started_at=span.started_at, seconds=span.seconds, waits=span.waits
     )

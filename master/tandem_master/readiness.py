@@ -1,14 +1,13 @@
 """When a switch is complete and when it has failed: pure judgements over what members report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from tandem_api.job.status import Direction, Phase
-from tandem_api.registry import Desired, MemberState, MemberStatus, Role
-from tandem_api.weights import Layout
-from tandem_master.errors import SwitchError
+from tandem_api.registry import Desired, FailureReason, Keys, MemberState, MemberStatus, Role
+from tandem_api.weights import Layout, Shard
+from tandem_master.errors import GenerationLost, SwitchError
 from tandem_master.members import MemberId, Membership
 
 TARGETS: Mapping[tuple[Phase, Role], MemberState] = {
@@ -18,13 +17,6 @@ TARGETS: Mapping[tuple[Phase, Role], MemberState] = {
     (Phase.TRAIN, "train"): MemberState.TRAINING,
 }
 """State in which each role has done its part of the change into a phase."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The members that a switch waits for, with the incarnations they had when it began."""
-
-    incarnations: Mapping[MemberId, str]
 
 
 def direction_of(desired: Desired) -> Direction:
@@ -37,25 +29,14 @@ def switch_name(desired: Desired) -> str:
     return f"switch {desired.epoch} ({direction_of(desired)}, generation {desired.generation})"
 
 
-def gather_crew(membership: Membership, wanted: Sequence[MemberId], desired: Desired) -> Crew:
-    """Return the crew of the change into `desired`. Errors: SwitchError names a member that has gone."""
-    for member in wanted:
-        if member not in membership.records:
-            raise SwitchError(f"{switch_name(desired)}: {member} has gone; look at that container's log")
-    return Crew({member: membership.records[member].incarnation for member in wanted})
-
-
-def pending_members(membership: Membership, crew: Crew, desired: Desired) -> tuple[MemberId, ...]:
+def pending_members(membership: Membership, wanted: Sequence[MemberId], desired: Desired) -> tuple[MemberId, ...]:
     """Return who has not yet done its part; empty when the switch is complete.
 
-    Errors: SwitchError where a member reports Failed at this epoch, has gone or has started anew, or holds another
-    generation than the one it should.
+    A member that has gone, or was started anew, is waited for like any other: it rejoins from the registry alone.
+    Errors: SwitchError where a member reports Failed at this epoch or holds another generation than the one it should;
+    GenerationLost where no trainer can have that generation any more.
     """
-    for member, incarnation in crew.incarnations.items():
-        _check_present(membership, member, incarnation, desired)
-    return tuple(
-        member for member in crew.incarnations if not _is_ready(membership.statuses.get(member), member, desired)
-    )
+    return tuple(member for member in wanted if not _is_ready(membership.statuses.get(member), member, desired))
 
 
 def describe_pending(membership: Membership, pending: Sequence[MemberId]) -> str:
@@ -63,39 +44,41 @@ def describe_pending(membership: Membership, pending: Sequence[MemberId]) -> str
     parts = []
     for member in pending:
         status = membership.statuses.get(member)
-        state = f"{status.state} at epoch {status.epoch}" if status else "silent"
+        silent = "silent" if member in membership.records else "gone: look at that container's log"
+        state = f"{status.stage or status.state} at epoch {status.epoch}" if status else silent
         parts.append(f"{member} is {state}" + (f" ({status.error})" if status and status.error else ""))
     return ", ".join(parts)
 
 
-def missing_shards(values: Mapping[str, str], layout_key: str, shards_prefix: str) -> tuple[str, ...] | None:
-    """Return the shards `<pod>/<index>` that the layout in `values` names and that are not registered there.
+def missing_shards(values: Mapping[str, str], keys: Keys, desired: Desired) -> tuple[str, ...] | None:
+    """Return the shards `<pod>/<index>` of the word's generation and lineage that are not registered in `values`.
 
-    None where the layout itself is missing. Errors: SwitchError where it cannot be read.
+    None where the layout itself is missing, or is another lineage's. Errors: SwitchError where it cannot be read.
     """
+    layout_key, prefix = keys.layout(desired.generation), keys.shards(desired.generation)
     text = values.get(layout_key)
     if text is None:
         return None
     try:
         layout = Layout.model_validate_json(text)
+        lineages = {
+            name: Shard.model_validate_json(values[f"{prefix}{name}"]).lineage
+            for name in layout.shards
+            if f"{prefix}{name}" in values
+        }
     except ValidationError as error:
         raise SwitchError(f"{layout_key}: {error.errors()[0]['msg']}; is the engine of another version?") from error
-    return tuple(shard for shard in layout.shards if f"{shards_prefix}{shard}" not in values)
-
-
-def _check_present(membership: Membership, member: MemberId, incarnation: str, desired: Desired) -> None:
-    record = membership.records.get(member)
-    if record is None:
-        raise SwitchError(f"{switch_name(desired)}: {member} has gone; look at that container's log")
-    if record.incarnation != incarnation:
-        raise SwitchError(f"{switch_name(desired)}: {member} was started anew meanwhile; look at that container's log")
+    if layout.lineage != desired.lineage:
+        return None
+    return tuple(shard for shard in layout.shards if lineages.get(shard) != desired.lineage)
 
 
 def _is_ready(status: MemberStatus | None, member: MemberId, desired: Desired) -> bool:
     if status is None or status.epoch != desired.epoch:
         return False
     if status.state is MemberState.FAILED:
-        raise SwitchError(f"{switch_name(desired)}: {member} failed: {status.error or 'it gave no reason'}")
+        text = f"{switch_name(desired)}: {member} failed: {status.error or 'it gave no reason'}"
+        raise GenerationLost(text) if status.reason is FailureReason.GENERATION_LOST else SwitchError(text)
     target = TARGETS[desired.phase, member.role]
     if status.state is not target:
         return False

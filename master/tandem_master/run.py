@@ -1,11 +1,13 @@
 """What one run of the loop works with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from tandem_api.job.policy import Dtype
 from tandem_api.job.spec import RLJobSpec
+from tandem_api.registry import Keys
 from tandem_master.buffer.store import Buffer
 from tandem_master.checkpoints import Checkpoints
 from tandem_master.data.catalogue import Catalogue
@@ -31,6 +33,8 @@ class Run:
     board: ProgressBoard
     switcher: Switcher
     trainers: TrainerApi
+    state: Path
+    keys: Keys
     checkpoints: Checkpoints
     client: httpx.AsyncClient
     stop: StopSignal

@@ -1,5 +1,6 @@
 """What the container tells the master about itself: environment variables, parsed once."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,11 @@ from pydantic import ValidationError
 
 from tandem_api.engine import JobConfig
 from tandem_api.registry import Keys
+from tandem_checkpoint.registry.credentials import NOBODY, EtcdCredentials, read_credentials
+from tandem_checkpoint.registry.errors import CredentialsError
+from tandem_checkpoint.tls import TlsError, TlsFiles, Trust, read_tls, service_name
 from tandem_master.errors import SettingsError
+from tandem_master.metrics_server import metrics_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +33,30 @@ class Settings:
     """Address of that pod."""
     attempt: int = 0
     """How often all pods of the job had been started anew before this one."""
+    tls: TlsFiles | None = None
+    """Certificates of the job's HTTP APIs; None: they are spoken to in the clear."""
+    etcd_credentials: EtcdCredentials = NOBODY
+    """Who we are to etcd."""
+    metrics_port: int | None = None
+    """Port of the master's metrics on its address; None: nobody gets them."""
 
     @property
     def keys(self) -> Keys:
         return Keys(namespace=self.job.namespace, job=self.job.name)
+
+    @property
+    def trust(self) -> Trust | None:
+        """Return what believes the job's pods; None where they are spoken to in the clear."""
+        return None if self.tls is None else self.tls.trust(service_name(self.job.namespace, self.job.name))
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None:
+        """Return what shows this pod's certificate; None where pods are spoken to in the clear."""
+        if self.tls is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.tls.cert, self.tls.key)
+        return context
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
@@ -40,6 +65,10 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
     token = _content(environment, "TANDEM_TOKEN_FILE").strip()
     if not token:
         raise SettingsError("TANDEM_TOKEN_FILE: the file is empty; it must hold the job's token")
+    try:
+        tls, credentials = read_tls(environment), read_credentials(environment)
+    except (TlsError, CredentialsError) as error:
+        raise SettingsError(str(error)) from None
     return Settings(
         job=_job(environment),
         token=token,
@@ -48,6 +77,9 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         pod=_variable(environment, "POD_NAME"),
         address=_variable(environment, "POD_IP"),
         attempt=int(attempt) if (attempt := environment.get("TANDEM_ATTEMPT", "")).isdecimal() else 0,
+        tls=tls,
+        etcd_credentials=credentials,
+        metrics_port=metrics_port(environment),
     )
 
 

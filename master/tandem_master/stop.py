@@ -28,6 +28,15 @@ class StopSignal:
         if self.requested:
             raise Stopped
 
+    async def within(self, seconds: float) -> bool:
+        """Wait for so long; tell whether a stop was asked for before or meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def bound(self, work: Coroutine[Any, Any, T], *, grace_seconds: float) -> T:
         """Return what `work` returns; after a stop it has `grace_seconds` to end, then it is cancelled.
 

@@ -1,7 +1,7 @@
 """The trainers' HTTP API, as far as the loop uses it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,13 +12,16 @@ from pydantic import ValidationError
 from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
 from tandem_api.registry import MemberRecord
 from tandem_api.resource import Resource
-from tandem_master.errors import TrainError
+from tandem_master.errors import Disagreement, TrainError
 from tandem_master.tasks import together
 
 TRAIN_SECONDS = 3600.0
 """Deadline of the training of one iteration."""
 SAVE_SECONDS = 3600.0
 """Deadline of writing one checkpoint."""
+
+REFUSED = 422
+"""A rank has looked at the request and will not carry it out."""
 
 M = TypeVar("M", bound=Resource)
 
@@ -31,7 +34,7 @@ class Trainer:
     record: MemberRecord
 
     def url(self, path: str) -> str:
-        return f"http://{self.record.address}:{self.record.port}{path}"
+        return f"{self.record.url}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +42,32 @@ class TrainerApi:
     """Talks to all trainers of a job. `client` carries the job's token."""
 
     client: httpx.AsyncClient
-    trainers: Sequence[Trainer]
-    """By the order of their ranks."""
+    find: Callable[[], Sequence[Trainer]]
+    """Returns the trainers that are registered now, by the order of their ranks."""
+
+    @property
+    def trainers(self) -> Sequence[Trainer]:
+        return self.find()
 
     async def train(self, requests: Mapping[str, TrainRequest]) -> TrainResponse:
         """Train one iteration: each pod is sent its request, all at once.
 
         Returns what the first trainer says: the figures are of all ranks already. Errors: TrainError.
         """
-        work = [
-            self._post(item, "/v1/train", requests[item.pod], TrainResponse, TRAIN_SECONDS) for item in self.trainers
-        ]
+        trainers = self.trainers
+        if {item.pod for item in trainers} != requests.keys():
+            raise TrainError("the trainers have changed since the batch was made; it is made again")
+        work = [self._post(item, "/v1/train", requests[item.pod], TrainResponse, TRAIN_SECONDS) for item in trainers]
         return (await together(work, name="train"))[0]
 
-    async def save(self, folder: Path) -> SaveResponse:
-        """Write the current weights to `folder`, which the trainers see under the same path. Errors: TrainError."""
+    async def save(self, folder: Path, generation: int) -> SaveResponse:
+        """Write a generation, which the trainers hold, to `folder`, which they see under the same path. Errors:
+        TrainError.
+        """
         first = self.trainers[0]
-        return await self._post(first, "/v1/save", SaveRequest(path=str(folder)), SaveResponse, SAVE_SECONDS)
+        return await self._post(
+            first, "/v1/save", SaveRequest(path=str(folder), generation=generation), SaveResponse, SAVE_SECONDS
+        )
 
     async def _post(self, trainer: Trainer, path: str, body: Resource, answer: type[M], seconds: float) -> M:
         content = await asyncio.to_thread(body.model_dump_json)
@@ -68,6 +80,8 @@ class TrainerApi:
         except httpx.TransportError as error:
             text = f"{type(error).__name__} {error}".rstrip()
             raise TrainError(f"{trainer.pod}/train: {path} got no answer ({text}); look at its log") from error
+        if response.status_code == REFUSED:
+            raise Disagreement(f"{trainer.pod}/train: {_detail(response)}")
         if not response.is_success:
             raise TrainError(f"{trainer.pod}/train: {_detail(response)}")
         try:

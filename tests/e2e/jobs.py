@@ -15,6 +15,7 @@ import psutil
 import yaml
 
 from tandem_api.history import RECORD, IterationRecord, Record
+from tandem_cli.session import memory_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TANDEM = Path(sys.executable).with_name("tandem")
@@ -79,6 +80,12 @@ def leftovers(run: Path) -> list[str]:
 def memory_folders() -> set[str]:
     """Return the folders of runs, in shared memory and on disk."""
     return {str(path) for root in ("/dev/shm", "/tmp") for path in Path(root).glob("tandem-*")}
+
+
+def folders_of(run: Path) -> list[Path]:
+    """Return which of the folders that a run has outside its own are still there; those of other runs do not count."""
+    paths = [memory_folder(root, run) for root in (Path("/dev/shm"), Path("/tmp"))]
+    return [path for path in paths if path.exists()]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tandem_api.history import PhaseRecord, SwitchRecord
+from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
 from tandem_api.job import Direction, Phase
 from tandem_cli.report.history import read_history
 from tests.e2e.conftest import CompleteRun
@@ -75,16 +75,23 @@ def test_the_trainer_holds_no_device_memory_while_the_server_serves(complete_run
 
 
 def test_every_switch_reports_its_stages(complete_run: CompleteRun) -> None:
-    switches = [record for record in records(complete_run.folder) if isinstance(record, SwitchRecord)]
-    to_infer = {
-        stage.stage for switch in switches if switch.direction is Direction.TRAIN_TO_INFER for stage in switch.stages
-    }
-    to_train = {
-        stage.stage for switch in switches if switch.direction is Direction.INFER_TO_TRAIN for stage in switch.stages
-    }
+    to_infer = stages_of(complete_run, Direction.TRAIN_TO_INFER)
+    to_train = stages_of(complete_run, Direction.INFER_TO_TRAIN)
 
-    assert to_infer == {"drain", "export", "offload", "start", "load", "ready"}
-    assert to_train == {"abort", "stop", "reload", "ready"}
+    members = {"drain", "export", "offload", "prepare", "verify", "start", "load", "ready"}
+    assert {stage.stage for stage in to_infer if not stage.waits and stage.role != "master"} == members
+    assert {stage.stage for stage in to_infer if stage.waits} <= {"word", "shards", "published", "token"}
+    assert {stage.stage for stage in to_infer if stage.role == "master"} == {"announce", "publish", "confirm"}
+    members = {"abort", "stop", "reload", "ready"}
+    assert {stage.stage for stage in to_train if not stage.waits and stage.role != "master"} == members
+    assert {stage.stage for stage in to_train if stage.waits} <= {"word", "token"}
+    assert {stage.stage for stage in to_train if stage.role == "master"} == {"announce", "confirm"}
+
+
+def stages_of(run: CompleteRun, direction: Direction) -> list[MemberStage]:
+    """Return the stages of all switches of one direction."""
+    switches = [record for record in records(run.folder) if isinstance(record, SwitchRecord)]
+    return [stage for switch in switches if switch.direction is direction for stage in switch.stages]
 
 
 def test_the_final_policy_loads_and_solves_problems(complete_run: CompleteRun) -> None:

@@ -26,5 +26,6 @@ def test_two_pods_train_and_serve_one_policy(toy: Path, tmp_path: Path) -> None:
         ("two-pods-hybrid-0", "rollout"),
         ("two-pods-hybrid-1", "train"),
         ("two-pods-hybrid-1", "rollout"),
+        ("two-pods-master", "master"),
     }
     assert leftovers(run) == []

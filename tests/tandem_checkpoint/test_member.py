@@ -1,8 +1,8 @@
-"""One member: what it acts on, what it reports, and when it must stop."""
+"""One member: what it acts on, what it reports, and how it comes back."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,77 +10,100 @@ from pathlib import Path
 import pytest
 
 from tandem_api.job import Phase
-from tandem_api.registry import Desired, MemberRecord, MemberState, MemberStatus, Role
+from tandem_api.registry import Desired, FailureReason, MemberRecord, MemberState, MemberStatus, Role
 from tandem_checkpoint.gpu_token import TokenTimeout
 from tandem_checkpoint.process.child import ChildGone
-from tandem_checkpoint.registry.errors import LeaseLost
 from tandem_checkpoint.registry.mirror import Mirror, mirrored
 from tandem_checkpoint.segments.manifest import BrokenSegment
-from tandem_checkpoint.switch.member import Member
-from tandem_checkpoint.switch.side import Outcome, Surroundings
-from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.member import Member, MemberEnded
+from tandem_checkpoint.switch.protocol import Action
+from tandem_checkpoint.switch.side import Act, Announce, CrewChanged, GenerationLost, Held, Surroundings
 from tandem_checkpoint.transfer.fetch import FetchFailed
-from tests.fakes.registry import FakeLease, FakeRegistry
+from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.jobs import POD, job_config, settings_of
 
 SOON = 5.0
 KEYS = settings_of(job_config(Path("/policy")), Path("/shared")).keys
+TRAIN_ACTS = (Action.DRAIN, Action.EXPORT, Action.OFFLOAD, Action.TAKE, Action.RELOAD, Action.TRAIN)
+ROLLOUT_ACTS = (
+    Action.PREPARE,
+    Action.GATHER,
+    Action.TAKE,
+    Action.LOAD,
+    Action.REVIVE,
+    Action.ABORT,
+    Action.STOP,
+)
 
 
 @dataclass(slots=True)
 class ScriptedSide:
     """A side that does at once what a test says."""
 
-    acts: list[tuple[str, int]] = field(default_factory=list)
-    start_error: Exception | None = None
-    error: Exception | None = None
-    slow: bool = False
-    slow_seconds: float = SOON
+    role: Role = "train"
     awaited: bool = True
+    held: Held = field(default_factory=lambda: Held(device_bytes=4096))
+    did: list[str] = field(default_factory=list)
+    errors: dict[str, list[Exception]] = field(default_factory=dict)
+    """What an action fails of, one error a try."""
+    hanging: set[str] = field(default_factory=set)
+    """Actions that do not end by themselves."""
     deadlines: list[float] = field(default_factory=list)
-    ending: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    incarnations: list[str] = field(default_factory=list)
+    around: Surroundings | None = None
+    ending: asyncio.Future[ChildGone] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
-    def role(self) -> Role:
-        return "train"
+    def acts(self) -> Mapping[Action, Act]:
+        return {action: self._act(action) for action in (TRAIN_ACTS if self.role == "train" else ROLLOUT_ACTS)}
 
     def record(self) -> MemberRecord:
-        return MemberRecord(incarnation="incarnation", role="train", address="127.0.0.1", port=8701)
+        assert self.around is not None
+        self.incarnations.append(self.around.incarnation)
+        return MemberRecord(incarnation=self.around.incarnation, role=self.role, address="127.0.0.1", port=8701)
 
-    async def start(self) -> Outcome:
-        self.acts.append(("start", 0))
-        if self.start_error is not None:
-            raise self.start_error
-        return Outcome(MemberState.IDLE, None, 4096)
+    async def start(self, announce: Announce) -> None:
+        await self._do("start")
 
-    async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        return await self._switch("infer", desired, stopwatch, Outcome(MemberState.SERVING, desired.generation, 0))
+    async def fail(self) -> None:
+        await self._do("fail")
 
-    async def to_train(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        return await self._switch("train", desired, stopwatch, Outcome(MemberState.TRAINING, desired.generation, 4096))
+    async def leave(self) -> None:
+        await self._do("leave")
 
-    async def first_end(self) -> str:
-        return await self.ending
+    async def restore(self) -> None:
+        await self._do("restore")
+
+    async def first_end(self) -> ChildGone:
+        return await asyncio.shield(self.ending)
 
     async def close(self) -> None:
-        self.acts.append(("close", 0))
+        await self._do("close")
 
-    async def _switch(self, name: str, desired: Desired, stopwatch: Stopwatch, outcome: Outcome) -> Outcome:
-        self.acts.append((name, desired.epoch))
-        self.deadlines.append(desired.deadline)
-        with stopwatch.stage("export"):
-            if self.slow:
-                await self._sleep(desired)
-            if self.error is not None:
-                raise self.error
-        return outcome
+    def end_child(self, error: ChildGone) -> None:
+        """A process ends; the next one lives."""
+        before, self.ending = self.ending, asyncio.get_running_loop().create_future()
+        before.set_result(error)
 
-    async def _sleep(self, desired: Desired) -> None:
-        try:
-            await asyncio.sleep(self.slow_seconds)
-        except asyncio.CancelledError:
-            self.acts.append(("given up", desired.epoch))
-            raise
+    def _act(self, action: Action) -> Act:
+        async def act(desired: Desired, stopwatch: Stopwatch) -> None:
+            self.deadlines.append(desired.deadline)
+            with stopwatch.stage(action):
+                await self._do(action)
+
+        return act
+
+    async def _do(self, name: str) -> None:
+        self.did.append(name)
+        if name in self.hanging:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.did.append(f"{name} given up")
+                raise
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
 
 
 @dataclass(slots=True)
@@ -88,7 +111,7 @@ class Scene:
     """A running member, its side, and the master's hand on the registry."""
 
     registry: FakeRegistry
-    lease: FakeLease
+    around: Surroundings
     mirror: Mirror
     side: ScriptedSide
     member: Member
@@ -107,12 +130,17 @@ class Scene:
         """Return what the member reports, once it has reported this state of this epoch."""
 
         def find(mirror: Mirror) -> MemberStatus | None:
-            raw = mirror.values.get(KEYS.status(POD, "train"))
+            raw = mirror.values.get(KEYS.status(POD, self.side.role))
             status = MemberStatus.model_validate_json(raw) if raw else None
             return status if status and (status.state, status.epoch) == (state, epoch) else None
 
         async with asyncio.timeout(SOON):
             return await self.mirror.wait(find)
+
+    async def until_did(self, name: str, times: int = 1) -> None:
+        async with asyncio.timeout(SOON):
+            while self.side.did.count(name) < times:  # noqa: ASYNC110 - a list tells nobody that it has grown
+                await asyncio.sleep(0.01)
 
     async def settled(self) -> None:
         """Let everything happen that can happen."""
@@ -123,11 +151,12 @@ class Scene:
 async def running_member(side: ScriptedSide) -> AsyncIterator[Scene]:
     registry = FakeRegistry()
     settings = settings_of(job_config(Path("/policy")), Path("/shared"))
-    async with registry.lease(10) as lease, mirrored(registry, KEYS.prefix) as mirror:
-        member = Member(side, Surroundings(settings, registry, mirror, lease.id, "incarnation"))
-        running = asyncio.create_task(member.run(lease))
+    async with mirrored(registry, KEYS.prefix) as mirror:
+        around = side.around = Surroundings(settings, registry, mirror)
+        member = Member(side, around)
+        running = asyncio.create_task(member.run())
         try:
-            yield Scene(registry, lease, mirror, side, member, running)
+            yield Scene(registry, around, mirror, side, member, running)
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError, BaseExceptionGroup):
@@ -140,37 +169,53 @@ async def scene() -> AsyncIterator[Scene]:
         yield scene
 
 
+@pytest.fixture
+async def server() -> AsyncIterator[Scene]:
+    async with running_member(ScriptedSide(role="rollout")) as scene:
+        yield scene
+
+
 async def test_a_member_registers_under_its_lease_and_reports_what_it_holds(scene: Scene) -> None:
     status = await scene.status(MemberState.IDLE)
 
-    assert status == MemberStatus(incarnation="incarnation", epoch=0, state=MemberState.IDLE, device_bytes=4096)
+    assert (status.incarnation, status.stage, status.device_bytes) == (scene.around.incarnation, "Idle", 4096)
     raw = await scene.registry.get(KEYS.member(POD, "train"))
     assert raw == scene.side.record().model_dump_json()
 
-    scene.registry.expire(scene.lease.id)
+    scene.registry.expire(scene.around.lease)
 
-    assert await scene.registry.list(KEYS.prefix) == {}
+    assert KEYS.member(POD, "train") not in await scene.registry.list(KEYS.prefix)
 
 
-async def test_a_member_acts_on_a_newer_epoch_of_a_living_master(scene: Scene) -> None:
+async def test_a_trainer_goes_through_the_stages_of_the_table(scene: Scene) -> None:
     await scene.master_appears()
     await scene.want(1)
-
-    status = await scene.status(MemberState.SERVING, epoch=1)
-
-    assert scene.side.acts == [("start", 0), ("infer", 1)]
-    assert (status.generation, status.device_bytes) == (1, 0)
-    assert [span.stage for span in status.stages] == ["export"]
-
-
-async def test_each_phase_has_its_direction(scene: Scene) -> None:
-    await scene.master_appears()
-    await scene.want(1)
-    await scene.status(MemberState.SERVING, epoch=1)
+    inference = await scene.status(MemberState.IDLE, epoch=1)
     await scene.want(2, Phase.TRAIN)
-    await scene.status(MemberState.TRAINING, epoch=2)
+    training = await scene.status(MemberState.TRAINING, epoch=2)
 
-    assert scene.side.acts == [("start", 0), ("infer", 1), ("train", 2)]
+    assert scene.side.did == ["start", "restore", "drain", "export", "offload", "take", "reload", "train"]
+    assert [span.stage for span in inference.stages if not span.waits] == ["drain", "export", "offload"]
+    assert [span.stage for span in training.stages if not span.waits] == ["take", "reload", "train"]
+
+
+async def test_a_server_goes_through_the_stages_of_the_table(server: Scene) -> None:
+    await server.master_appears()
+    await server.want(1)
+    await server.status(MemberState.SERVING, epoch=1)
+    await server.want(2, Phase.TRAIN)
+    await server.status(MemberState.IDLE, epoch=2)
+
+    assert server.side.did == ["start", "restore", "prepare", "gather", "take", "load", "abort", "stop"]
+
+
+async def test_what_happens_before_the_word_was_heard_is_told_as_waiting(scene: Scene) -> None:
+    await scene.master_appears()
+    await scene.want(1, deadline_seconds=300.0)
+
+    status = await scene.status(MemberState.IDLE, epoch=1)
+
+    assert next((span.stage, span.waits) for span in status.stages) == ("word", True)
 
 
 async def test_nothing_is_done_for_a_dead_master(scene: Scene) -> None:
@@ -178,83 +223,85 @@ async def test_nothing_is_done_for_a_dead_master(scene: Scene) -> None:
     await scene.want(1)
     await scene.settled()
 
-    assert scene.side.acts == [("start", 0)]
+    assert scene.side.did == ["start", "restore"]
 
 
 async def test_what_a_dead_master_wanted_is_done_once_a_new_one_lives(scene: Scene) -> None:
     await scene.want(1)
     await scene.master_appears()
 
-    await scene.status(MemberState.SERVING, epoch=1)
+    await scene.status(MemberState.IDLE, epoch=1)
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 async def test_an_epoch_that_is_not_newer_changes_nothing(scene: Scene, epoch: int) -> None:
     await scene.master_appears()
     await scene.want(3)
-    await scene.status(MemberState.SERVING, epoch=3)
+    await scene.status(MemberState.IDLE, epoch=3)
+    before = list(scene.side.did)
 
     await scene.want(epoch, Phase.TRAIN)
     await scene.settled()
 
-    assert scene.side.acts == [("start", 0), ("infer", 3)]
+    assert scene.side.did == before
 
 
 async def test_epochs_that_were_missed_are_skipped(scene: Scene) -> None:
     await scene.master_appears()
     await scene.want(1)
-    await scene.status(MemberState.SERVING, epoch=1)
+    await scene.status(MemberState.IDLE, epoch=1)
 
     await scene.want(7)
 
-    await scene.status(MemberState.SERVING, epoch=7)
+    await scene.status(MemberState.IDLE, epoch=7)
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "reason"),
     [
-        ChildGone("trainer rank 0 was ended by SIGKILL; out of memory?"),
-        BrokenSegment("checksum of model.norm.weight differs from what the trainer registered"),
-        TokenTimeout("the other container of the pod still holds the devices"),
+        (BrokenSegment("checksum of model.norm.weight differs from what was registered"), FailureReason.BROKEN_SEGMENT),
+        (TokenTimeout("the other container of the pod still holds the devices"), FailureReason.TOKEN),
+        (GenerationLost("generation 4 is nowhere"), FailureReason.GENERATION_LOST),
     ],
 )
 async def test_a_switch_that_fails_is_reported_with_its_cause_and_the_time_it_took(
-    scene: Scene, error: Exception
+    scene: Scene, error: Exception, reason: FailureReason
 ) -> None:
     await scene.master_appears()
-    scene.side.error = error
+    scene.side.errors["export"] = [error]
     await scene.want(1)
 
     status = await scene.status(MemberState.FAILED, epoch=1)
 
-    assert status.error == str(error)
-    assert [span.stage for span in status.stages] == ["export"]
+    assert (status.error, status.reason) == (str(error), reason)
+    assert [span.stage for span in status.stages if not span.waits] == ["drain", "export"]
+    assert scene.side.did[-1] == "fail"
 
 
 async def test_after_a_failed_switch_the_next_epoch_is_acted_on(scene: Scene) -> None:
     await scene.master_appears()
-    scene.side.error = ChildGone("gone")
+    scene.side.errors["export"] = [BrokenSegment("broken")]
     await scene.want(1)
     await scene.status(MemberState.FAILED, epoch=1)
 
-    scene.side.error = None
     await scene.want(2)
 
-    await scene.status(MemberState.SERVING, epoch=2)
+    await scene.status(MemberState.IDLE, epoch=2)
 
 
 async def test_a_switch_past_its_deadline_has_failed(scene: Scene) -> None:
     await scene.master_appears()
-    scene.side.slow = True
-    await scene.want(1, deadline_seconds=0.0)
+    scene.side.hanging.add("export")
+    await scene.want(1, deadline_seconds=0.2)
 
     status = await scene.status(MemberState.FAILED, epoch=1)
 
-    assert status.error == "the deadline of the switch has passed"
+    assert (status.error, status.reason) == ("the deadline of the switch has passed", FailureReason.DEADLINE)
+    assert scene.side.did[-2:] == ["export given up", "fail"]
 
 
 async def test_a_member_that_nobody_waits_for_has_its_own_time_when_it_comes_late() -> None:
-    async with running_member(ScriptedSide(awaited=False)) as scene:
+    async with running_member(ScriptedSide(role="rollout", awaited=False)) as scene:
         await scene.master_appears()
         await scene.want(1, deadline_seconds=-60.0)
 
@@ -263,73 +310,137 @@ async def test_a_member_that_nobody_waits_for_has_its_own_time_when_it_comes_lat
         assert scene.side.deadlines[0] > time.time()
 
 
-async def test_a_member_that_nobody_waits_for_goes_on_with_the_master() -> None:
-    async with running_member(ScriptedSide(awaited=False, slow=True)) as scene:
-        await scene.master_appears()
-        await scene.want(1)
-        await scene.status(MemberState.SWITCHING, epoch=1)
-        scene.side.slow = False
+async def test_a_newer_word_ends_what_loses_nothing_by_it(server: Scene) -> None:
+    await server.master_appears()
+    server.side.hanging.add("gather")
+    await server.want(1)
+    await server.until_did("gather")
 
-        await scene.want(2, Phase.TRAIN)
+    await server.want(2, Phase.TRAIN)
 
-        await scene.status(MemberState.TRAINING, epoch=2)
-        assert scene.side.acts == [("start", 0), ("infer", 1), ("given up", 1), ("train", 2)]
+    await server.status(MemberState.IDLE, epoch=2)
+    assert server.side.did[2:] == ["prepare", "gather", "gather given up", "abort", "stop"]
 
 
-async def test_a_member_that_is_waited_for_ends_its_switch_first(scene: Scene) -> None:
+async def test_a_newer_word_waits_for_what_must_not_be_cut(scene: Scene) -> None:
     await scene.master_appears()
-    scene.side.slow, scene.side.slow_seconds = True, 0.2
-    await scene.want(1)
-    await scene.status(MemberState.SWITCHING, epoch=1)
+    scene.side.hanging.add("export")
+    await scene.want(1, deadline_seconds=0.4)
+    await scene.until_did("export")
 
     await scene.want(2, Phase.TRAIN)
+    await scene.settled()
 
+    assert scene.side.did[-1] == "export"
     await scene.status(MemberState.TRAINING, epoch=2)
-    assert scene.side.acts == [("start", 0), ("infer", 1), ("train", 2)]
 
 
 async def test_a_fetch_that_fails_is_told_and_the_next_epoch_is_acted_on() -> None:
     error = FetchFailed("generation 1: a could not be fetched from any pod: toy-hybrid-0: answered 404")
-    async with running_member(ScriptedSide(awaited=False, error=error)) as scene:
+    side = ScriptedSide(role="rollout", awaited=False, errors={"gather": [error]})
+    async with running_member(side) as scene:
         await scene.master_appears()
         await scene.want(1)
 
         status = await scene.status(MemberState.FAILED, epoch=1)
-        scene.side.error = None
         await scene.want(2)
 
         assert status.error == str(error)
         await scene.status(MemberState.SERVING, epoch=2)
 
 
-async def test_a_lost_lease_ends_the_member(scene: Scene) -> None:
+async def test_a_server_that_ends_on_the_way_is_tried_again_within_the_same_switch(server: Scene) -> None:
+    await server.master_appears()
+    server.side.errors["load"] = [ChildGone("the server was ended by SIGKILL")]
+    await server.want(1)
+
+    await server.status(MemberState.SERVING, epoch=1)
+
+    assert server.side.did[2:] == ["prepare", "gather", "take", "load", "prepare", "gather", "take", "load"]
+
+
+async def test_a_server_that_ends_while_it_serves_is_replaced(server: Scene) -> None:
+    await server.master_appears()
+    await server.want(1)
+    await server.status(MemberState.SERVING, epoch=1)
+
+    server.side.end_child(ChildGone("a server has ended"))
+
+    await server.until_did("revive")
+    await server.status(MemberState.SERVING, epoch=1)
+
+
+async def test_a_server_that_ends_again_and_again_fails_the_switch(server: Scene) -> None:
+    await server.master_appears()
+    gone = ChildGone("the server exited with code 1; its log has the cause")
+    server.side.errors["load"] = [gone] * 20
+    await server.want(1, deadline_seconds=60.0)
+
+    async with asyncio.timeout(30):
+        while server.member.status.state is not MemberState.FAILED:  # noqa: ASYNC110 - its epoch does not matter
+            await asyncio.sleep(0.05)
+
+    assert server.member.status.reason is FailureReason.CHILD
+    assert server.member.status.error == str(gone)
+
+
+async def test_ranks_that_end_are_started_again_and_the_word_is_acted_on_anew(scene: Scene) -> None:
+    await scene.master_appears()
+    await scene.want(1)
+    await scene.status(MemberState.IDLE, epoch=1)
+
+    scene.side.end_child(ChildGone("trainer rank 1 was ended by SIGSEGV"))
+
+    await scene.until_did("start", times=2)
+    await scene.until_did("offload", times=2)
+    await scene.status(MemberState.IDLE, epoch=1)
+
+
+async def test_a_crew_that_changes_is_no_crash_of_ours(scene: Scene) -> None:
     await scene.status(MemberState.IDLE)
+    scene.side.errors["start"] = [CrewChanged("the ranks of toy-hybrid-1 have started anew")] * 12
 
-    scene.registry.expire(scene.lease.id)
+    scene.side.end_child(CrewChanged("the ranks of toy-hybrid-1 have started anew"))
 
-    async with asyncio.timeout(SOON):
-        with pytest.raises(BaseExceptionGroup) as caught:
-            await scene.running
-    assert caught.group_contains(LeaseLost, match="the registry has dropped this member's lease")
+    await scene.until_did("start", times=14)
+    await scene.until_did("restore", times=2)
 
 
-async def test_a_process_that_ends_by_itself_ends_the_member_with_its_cause(scene: Scene) -> None:
+async def test_a_member_whose_lease_is_lost_rejoins_with_another_incarnation_from_the_registry_alone(
+    server: Scene,
+) -> None:
+    await server.master_appears()
+    await server.want(1)
+    before = await server.status(MemberState.SERVING, epoch=1)
+    server.side.did.clear()
+
+    server.registry.expire(server.around.lease)
+
+    await server.until_did("load")
+    after = await server.status(MemberState.SERVING, epoch=1)
+    assert after.incarnation != before.incarnation
+    assert server.side.did == ["leave", "restore", "prepare", "gather", "take", "load"]
+
+
+async def test_a_member_waits_for_a_registry_that_is_away_before_it_rejoins(scene: Scene) -> None:
     await scene.status(MemberState.IDLE)
+    scene.side.did.clear()
+    scene.registry.reachable = False
+    scene.registry.expire(scene.around.lease)
+    await scene.until_did("leave")
+    await scene.settled()
 
-    scene.side.ending.set_result("trainer rank 1 was ended by SIGSEGV")
+    scene.registry.reachable = True
 
-    status = await scene.status(MemberState.FAILED)
-    assert status.error == "trainer rank 1 was ended by SIGSEGV"
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await scene.running
-    assert caught.group_contains(ChildGone, match="SIGSEGV")
+    await scene.until_did("restore")
+    assert scene.side.did == ["leave", "restore"]
 
 
-async def test_a_start_that_fails_is_reported_and_ends_the_member() -> None:
-    async with running_member(ScriptedSide(start_error=ChildGone("trainer rank 0 exited with code 1"))) as scene:
+async def test_a_first_start_that_fails_is_reported_and_ends_the_member() -> None:
+    async with running_member(ScriptedSide(errors={"start": [ChildGone("rank 0 exited with code 1")]})) as scene:
         status = await scene.status(MemberState.FAILED)
 
-        assert status.error == "trainer rank 0 exited with code 1"
+        assert status.error == "rank 0 exited with code 1"
         with pytest.raises(BaseExceptionGroup) as caught:
             await scene.running
-        assert caught.group_contains(ChildGone)
+        assert caught.group_contains(MemberEnded, match="rank 0 exited with code 1")

@@ -1,5 +1,6 @@
 """Where a server's weights come from: its own pod's trainer, or another pod's."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +15,12 @@ from tandem_api.registry import Desired, MemberRecord
 from tandem_api.weights import Layout
 from tandem_checkpoint.gpu_token import GpuToken
 from tandem_checkpoint.registry.mirror import Mirror, mirrored
-from tandem_checkpoint.segments.manifest import verify
+from tandem_checkpoint.segments.manifest import BrokenSegment, verify
 from tandem_checkpoint.segments.store import segment_name
 from tandem_checkpoint.settings import Settings
+from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.rollout import RolloutSide
 from tandem_checkpoint.switch.side import Surroundings
-from tandem_checkpoint.switch.stopwatch import Stopwatch
 from tandem_checkpoint.switch.supply import OtherPods, OwnPod
 from tandem_checkpoint.transfer.fetch import FetchFailed
 from tests.fakes.registry import FakeRegistry
@@ -62,7 +63,8 @@ class Scene:
         layout = Layout(generation=GENERATION, tensors=LAYOUT.tensors, shards=(f"{POD}/0",))
         await self.registry.put(keys.member(POD, "train"), record.model_dump_json())
         await self.registry.put(keys.layout(GENERATION), layout.model_dump_json())
-        await self.registry.put(keys.shard(GENERATION, POD, 0), shard.model_dump_json())
+        due = shard.model_copy(update={"epoch": 7})
+        await self.registry.put(keys.shard(GENERATION, POD, 0), due.model_dump_json())
         if is_published:
             await self.registry.put(keys.published, str(GENERATION))
 
@@ -85,23 +87,73 @@ async def test_a_rollout_only_pod_has_the_generation_in_a_segment_of_its_own(sce
     supply, stopwatch = OtherPods(scene.around(ROLLOUT_POD), LAYOUT), Stopwatch()
     await supply.reserve()
 
-    manifest = await supply.bring(word(), stopwatch)
+    manifest = await supply.gather(word(), stopwatch)
 
     assert manifest.segment == str(scene.folder / ROLLOUT_POD / segment_name(GENERATION))
     assert content(scene.folder / ROLLOUT_POD) == content(scene.exporter.folder)
     verify(content(scene.folder / ROLLOUT_POD), manifest.pieces)
-    assert [span.stage for span in stopwatch.spans] == ["fetch"]
+    assert [(span.stage, span.waits) for span in stopwatch.spans] == [("published", True), ("fetch", False)]
 
 
 async def test_a_server_beside_its_trainer_binds_the_trainers_segment(scene: Scene) -> None:
     await scene.register()
     supply, stopwatch = OwnPod(scene.around(POD), LAYOUT), Stopwatch()
+    (scene.folder / POD / segment_name(GENERATION)).write_bytes(content(scene.exporter.folder))
     await supply.reserve()
 
-    manifest = await supply.bring(word(), stopwatch)
+    manifest = await supply.gather(word(), stopwatch)
+
+    await supply.check(word(), manifest, stopwatch)
 
     assert manifest.segment == str(scene.folder / POD / segment_name(GENERATION))
-    assert stopwatch.spans == ()
+    spans = [(span.stage, span.waits) for span in stopwatch.spans]
+    assert spans == [("shards", True), ("verify", False), ("published", True)]
+
+
+@pytest.mark.parametrize("change", [{"epoch": 6}, {"lineage": "another"}])
+async def test_a_server_beside_its_trainer_waits_for_the_shards_of_its_own_word(
+    scene: Scene, change: dict[str, int | str]
+) -> None:
+    await scene.register()
+    keys, mine = scene.around(POD).settings.keys, scene.exporter.shard
+    await scene.registry.put(keys.shard(GENERATION, POD, 0), mine.model_copy(update=change).model_dump_json())
+    gathering = asyncio.create_task(OwnPod(scene.around(POD), LAYOUT).gather(word(), Stopwatch()))
+    await asyncio.sleep(0.05)
+    was_waiting = not gathering.done()
+
+    await scene.registry.put(keys.shard(GENERATION, POD, 0), mine.model_copy(update={"epoch": 7}).model_dump_json())
+
+    async with asyncio.timeout(SOON):
+        manifest = await gathering
+    assert was_waiting
+    assert manifest.generation == GENERATION
+
+
+async def test_damaged_bytes_are_found_before_they_may_be_bound(scene: Scene) -> None:
+    await scene.register()
+    supply = OwnPod(scene.around(POD), LAYOUT)
+    (scene.folder / POD / segment_name(GENERATION)).write_bytes(content(scene.exporter.folder))
+    manifest = await supply.gather(word(), Stopwatch())
+    spoil(scene.folder / POD)
+
+    with pytest.raises(BrokenSegment, match="differs from what the trainer registered"):
+        await supply.check(word(), manifest, Stopwatch())
+
+
+async def test_nothing_may_be_bound_before_the_master_has_published_it(scene: Scene) -> None:
+    await scene.register(is_published=False)
+    supply = OwnPod(scene.around(POD), LAYOUT)
+    (scene.folder / POD / segment_name(GENERATION)).write_bytes(content(scene.exporter.folder))
+    manifest = await supply.gather(word(), Stopwatch())
+    checking = asyncio.create_task(supply.check(word(), manifest, Stopwatch()))
+    await asyncio.sleep(0.2)
+    was_waiting = not checking.done()
+
+    await scene.registry.put(scene.around(POD).settings.keys.published, str(GENERATION))
+
+    async with asyncio.timeout(SOON):
+        await checking
+    assert was_waiting
 
 
 async def test_weights_that_are_not_published_are_not_fetched(scene: Scene) -> None:
@@ -110,7 +162,7 @@ async def test_weights_that_are_not_published_are_not_fetched(scene: Scene) -> N
     await supply.reserve()
 
     with pytest.raises(FetchFailed, match=r"generation 3: within 0\.5 s it was not published with all its pieces"):
-        await supply.bring(word(seconds=0.0), Stopwatch())
+        await supply.gather(word(seconds=0.0), Stopwatch())
 
 
 async def test_what_no_pod_can_give_is_named_before_the_switchs_time_is_up(scene: Scene) -> None:
@@ -120,7 +172,7 @@ async def test_what_no_pod_can_give_is_named_before_the_switchs_time_is_up(scene
     await supply.reserve()
 
     with pytest.raises(FetchFailed, match=r"could not be fetched .*toy-hybrid-0: checksum of"):
-        await supply.bring(word(seconds=2.0), Stopwatch())
+        await supply.gather(word(seconds=2.0), Stopwatch())
 
 
 def side(folder: Path, pod: str) -> RolloutSide:

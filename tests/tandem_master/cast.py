@@ -4,11 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import time
 from uuid import uuid4
 
 from tandem_api.job.status import Phase
-from tandem_api.registry import Desired, Keys, MemberRecord, MemberState, MemberStatus, Role, StageSpan
-from tandem_api.weights import Layout
+from tandem_api.registry import (
+    Desired,
+    FailureReason,
+    Keys,
+    MemberRecord,
+    MemberState,
+    MemberStatus,
+    Role,
+    StageSpan,
+)
+from tandem_api.weights import Layout, Shard
 from tests.fakes.registry import FakeRegistry
 
 NUM_RANKS = 2
@@ -20,10 +30,14 @@ class Script:
 
     failures: Mapping[str, str] = field(default_factory=dict)
     """Reports Failed with this error."""
+    losses: frozenset[str] = frozenset()
+    """Reports that nobody has the generation of the word."""
     silences: frozenset[str] = frozenset()
     """Does nothing."""
     departures: frozenset[str] = frozenset()
     """Leaves."""
+    restarts: frozenset[str] = frozenset()
+    """Ends at the word and comes back as another incarnation, once."""
     delays: Mapping[str, float] = field(default_factory=dict)
     """Acts only after so many seconds."""
 
@@ -37,27 +51,38 @@ class FakeMember:
         self._pod = pod
         self._role = role
         self._script = script
-        self._incarnation = uuid4().hex
+        self._incarnation = ""
         self._lease = 0
         self._following: asyncio.Task[None] | None = None
+        self._acts_of_last_lives: set[str] = set()
 
     async def act(self, port: int, pods: Sequence[str]) -> None:
-        """Register, then follow the newest `desired` until cancelled or told to leave."""
-        async with self._registry.lease(10) as lease:
-            self._lease = lease.id
-            await self._register(port)
-            try:
-                await self._follow_newest(pods)
-            finally:
-                await self._drop()
+        """Register, then follow the newest `desired` until cancelled or told to leave, in as many lives as scripted."""
+        comes_back = True
+        while comes_back:
+            self._incarnation = uuid4().hex
+            async with self._registry.lease(10) as lease:
+                self._lease = lease.id
+                await self._register(port)
+                await self._tell(MemberStatus(incarnation=self._incarnation, epoch=0, state=MemberState.IDLE))
+                try:
+                    comes_back = await self._follow_newest(pods)
+                finally:
+                    await self._drop()
 
-    async def _follow_newest(self, pods: Sequence[str]) -> None:
+    async def _follow_newest(self, pods: Sequence[str]) -> bool:
+        """Return whether this member comes back after its end."""
         async for changes in self._registry.watch(self._keys.desired):
             for desired in [Desired.model_validate_json(change.value) for change in changes if change.value]:
-                if f"{self._role}/{desired.epoch}" in self._script.departures:
-                    return
+                act = f"{self._role}/{desired.epoch}"
+                if act in self._script.departures:
+                    return False
+                if act in self._script.restarts - self._acts_of_last_lives:
+                    self._acts_of_last_lives.add(act)
+                    return True
                 await self._drop()
                 self._following = asyncio.create_task(self._follow(desired, pods), name=f"{self._pod}/{self._role}")
+        return False
 
     async def _drop(self) -> None:
         """Give up what a newer word, or the end, has made pointless."""
@@ -85,9 +110,13 @@ class FakeMember:
         if act in self._script.failures:
             await self._report(desired, MemberState.FAILED, error=self._script.failures[act])
             return
+        if act in self._script.losses:
+            lost = FailureReason.GENERATION_LOST
+            await self._report(desired, MemberState.FAILED, error="nobody has it", reason=lost)
+            return
         match desired.phase, self._role:
             case Phase.INFER, "train":
-                await self._export(desired.generation, pods)
+                await self._export(desired, pods)
                 await self._report(desired, MemberState.IDLE)
             case Phase.INFER, "rollout":
                 await self._wait_for_publication(desired.generation)
@@ -97,10 +126,21 @@ class FakeMember:
             case _:
                 await self._report(desired, MemberState.IDLE)
 
-    async def _export(self, generation: int, pods: Sequence[str]) -> None:
-        layout = Layout(generation=generation, tensors=(), shards=tuple(f"{pod}/0" for pod in pods))
+    async def _export(self, desired: Desired, pods: Sequence[str]) -> None:
+        generation, lineage = desired.generation, desired.lineage
+        shards = tuple(f"{pod}/0" for pod in pods)
+        layout = Layout(generation=generation, lineage=lineage, tensors=(), shards=shards)
         await self._registry.put(self._keys.layout(generation), layout.model_dump_json())
-        await self._put(self._keys.shard(generation, self._pod, 0), "{}")
+        shard = Shard(
+            generation=generation,
+            incarnation=self._incarnation,
+            lineage=lineage,
+            epoch=desired.epoch,
+            segment="segment",
+            segment_bytes=0,
+            pieces=(),
+        )
+        await self._put(self._keys.shard(generation, self._pod, 0), shard.model_dump_json())
 
     async def _wait_for_publication(self, generation: int) -> None:
         async with asyncio.timeout(5):
@@ -108,15 +148,22 @@ class FakeMember:
                 if any(change.value == str(generation) for change in changes):
                     return
 
-    async def _report(self, desired: Desired, state: MemberState, error: str | None = None) -> None:
+    async def _report(
+        self, desired: Desired, state: MemberState, error: str | None = None, reason: FailureReason | None = None
+    ) -> None:
         status = MemberStatus(
             incarnation=self._incarnation,
             epoch=desired.epoch,
             state=state,
             generation=desired.generation,
-            stages=(StageSpan(stage="ready", started_at=1.0, seconds=0.25),),
+            lineage=desired.lineage,
+            stages=(StageSpan(stage="ready", started_at=time(), seconds=0.0),),
             error=error,
+            reason=reason,
         )
+        await self._tell(status)
+
+    async def _tell(self, status: MemberStatus) -> None:
         await self._put(self._keys.status(self._pod, self._role), status.model_dump_json())
 
     async def _put(self, key: str, value: str) -> None:

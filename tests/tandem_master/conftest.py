@@ -2,19 +2,19 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tandem_api.engine import JobConfig, Sample
-from tandem_api.history import RECORD, IterationRecord, Record
+from tandem_api.history import RECORD, IterationRecord, Record, RunEnded, RunStarted
 from tandem_api.job.operations import CheckpointsSpec, SwitchSpec
 from tandem_api.job.policy import BuiltinReward, DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet, RewardSpec
 from tandem_api.job.recipe import ObjectiveSpec, PartialRolloutSpec, RecipeSpec, SamplingSpec, SamplingStrategy
 from tandem_api.job.spec import RLJobSpec
-from tandem_api.registry import Progress
+from tandem_api.registry import Desired, Progress
 from tandem_master.loop import run_job
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -41,9 +41,29 @@ class Job:
 
     async def run(self) -> int:
         """Run master and members to the master's end; return its exit code."""
+        async with self.members():
+            return await self.run_master()
+
+    def members(self) -> AbstractAsyncContextManager[None]:
+        """Have a trainer and a server of each pod while the context is open, whatever becomes of the master."""
+        return on_stage(self.registry, self.settings.keys, PODS, self.port, self.script)
+
+    async def run_master(self) -> int:
+        """Run the master alone to its end; return its exit code."""
         self.stop = StopSignal()
-        async with on_stage(self.registry, self.settings.keys, PODS, self.port, self.script):
-            return await run_job(self.settings, self.registry, self.stop)
+        return await run_job(self.settings, self.registry, self.stop)
+
+    async def until_told(self, epoch: int) -> Desired:
+        """Return the master's word of an epoch, as soon as it is spoken."""
+        async for changes in self.registry.watch(self.settings.keys.desired):
+            for word in [Desired.model_validate_json(change.value) for change in changes if change.value]:
+                if word.epoch == epoch:
+                    return word
+        raise AssertionError("a watch does not end")
+
+    async def word(self) -> Desired:
+        """The master's last word."""
+        return Desired.model_validate_json(await self.registry.get(self.settings.keys.desired) or "")
 
     def records(self) -> list[Record]:
         """The lines of metrics.jsonl."""
@@ -51,6 +71,14 @@ class Job:
 
     def iterations(self) -> list[IterationRecord]:
         return [record for record in self.records() if isinstance(record, IterationRecord)]
+
+    def starts(self) -> list[int]:
+        """The committed iteration that each start of a master went on from."""
+        return [record.iteration for record in self.records() if isinstance(record, RunStarted)]
+
+    def ends(self) -> list[tuple[str, str]]:
+        """How each master has ended, and of what."""
+        return [(record.result, record.message) for record in self.records() if isinstance(record, RunEnded)]
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         """What the replay buffer answers."""

@@ -28,6 +28,10 @@ class EngineStub:
         """Answers after which completions hang until their client goes."""
         self.refusal: str | None = None
         """Why /v1/train refuses."""
+        self.broken_epochs: frozenset[int] = frozenset()
+        """Epochs in which a rank ends during /v1/train."""
+        self.broken_saves: set[str] = set()
+        """Names of folders at which a rank ends during /v1/save, once each."""
         self.training_may_end = asyncio.Event()
         self.training_may_end.set()
         self.held = asyncio.Event()
@@ -84,8 +88,9 @@ class EngineStub:
         self.training_began.set()
         await self.training_may_end.wait()
         if self.refusal is not None:
-            details = ProblemDetails(title="Refused", status=422, detail=self.refusal)
-            return Response(details.model_dump_json(), status_code=422, media_type="application/problem+json")
+            return _problem(422, self.refusal)
+        if body.epoch in self.broken_epochs:
+            return _problem(500, "rank 1 ended: killed by SIGKILL")
         self.train_requests.append(body)
         steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0) for _ in body.steps)
         answer = TrainResponse(max_abs_logprob_difference=1e-6, kl=0.01, steps=steps, num_tokens=10, seconds=0.0)
@@ -93,6 +98,9 @@ class EngineStub:
 
     async def _save(self, request: Request) -> Response:
         folder = Path(SaveRequest.model_validate_json(await request.body()).path)
+        if folder.name in self.broken_saves:
+            self.broken_saves.remove(folder.name)
+            return _problem(500, "rank 0 ended: killed by SIGKILL")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         self.saved.append(folder.name)
         return Response(SaveResponse(path=str(folder), num_bytes=0).model_dump_json(), media_type="application/json")
@@ -111,6 +119,11 @@ async def serving(stub: EngineStub) -> AsyncIterator[int]:
         server.should_exit = True
         await task
         listener.close()
+
+
+def _problem(status: int, detail: str) -> Response:
+    details = ProblemDetails(title="Not done", status=status, detail=detail)
+    return Response(details.model_dump_json(), status_code=status, media_type="application/problem+json")
 
 
 def _tokens(text: str) -> tuple[int, ...]:

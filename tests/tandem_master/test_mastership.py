@@ -56,22 +56,30 @@ async def test_a_master_that_goes_frees_its_place(registry: FakeRegistry) -> Non
     assert await registry.get(KEYS.master) is None
 
 
-async def test_a_living_master_is_named(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mastership, "ELECTION_SECONDS", 0.05)
+async def test_a_living_master_is_named(registry: FakeRegistry) -> None:
     await registry.put(KEYS.master, OTHER)
 
     with pytest.raises(ElectionError, match="job default/toy: it already has a master, incarnation other in pod"):
-        async with elected(registry, KEYS, "toy-master"):
+        async with elected(registry, KEYS, "toy-master", patience_seconds=0.05):
             pass
 
 
-async def test_a_registry_that_never_answers_is_named(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mastership, "ELECTION_SECONDS", 0.05)
+async def test_a_registry_that_never_answers_is_named(registry: FakeRegistry) -> None:
     registry.reachable = False
 
     with pytest.raises(ElectionError, match="registry: the registry is down; check TANDEM_ETCD"):
-        async with elected(registry, KEYS, "toy-master"):
+        async with elected(registry, KEYS, "toy-master", patience_seconds=0.05):
             pass
+
+
+async def test_with_patience_a_registry_that_was_away_is_waited_for(registry: FakeRegistry) -> None:
+    registry.reachable = False
+    asyncio.get_running_loop().call_later(0.1, setattr, registry, "reachable", True)
+
+    async with elected(registry, KEYS, "toy-master", patience_seconds=10.0):
+        record = MasterRecord.model_validate_json(await registry.get(KEYS.master) or "")
+
+    assert record.pod == "toy-master"
 
 
 async def test_a_write_waits_for_a_registry_that_comes_back(registry: FakeRegistry) -> None:

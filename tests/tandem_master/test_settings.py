@@ -9,6 +9,7 @@ import pytest
 
 from tandem_master.errors import SettingsError
 from tandem_master.settings import parse_settings
+from tests.tandem_checkpoint.certificates import Authority
 from tests.tandem_master.conftest import job_config
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,7 @@ def test_the_environment_is_parsed_once(tmp_path: Path) -> None:
 
     assert settings.etcd_endpoints == ("10.0.0.1:2379", "10.0.0.2:2379")
     assert (settings.token, settings.pod, settings.keys.job) == ("secret", "toy-master", "toy")
-    assert "secret" not in repr(settings)
+    assert "'secret'" not in repr(settings)
 
 
 @pytest.mark.parametrize("name", ["TANDEM_CONFIG", "TANDEM_TOKEN_FILE", "TANDEM_ETCD", "TANDEM_STATE", "POD_NAME"])
@@ -86,3 +87,32 @@ def test_the_attempt_is_the_pods_and_the_first_where_none_is_named(tmp_path: Pat
 
     assert parse_settings(variables).attempt == 0
     assert parse_settings(variables | {"TANDEM_ATTEMPT": "3"}).attempt == 3
+
+
+def test_certificates_and_the_login_to_etcd_are_those_of_the_engines(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "keys")
+    pair = authority.issue("pods", ["toy.default.svc"])
+    (tmp_path / "password").write_text("correct horse")
+    tls = {"TANDEM_TLS_CERT": str(pair.cert), "TANDEM_TLS_KEY": str(pair.key), "TANDEM_TLS_CA": str(authority.cert)}
+    login = {"TANDEM_ETCD_USER": "tandem", "TANDEM_ETCD_PASSWORD_FILE": str(tmp_path / "password")}
+
+    settings = parse_settings(environment(tmp_path) | tls | login)
+
+    assert settings.trust is not None
+    assert settings.trust.name == "toy.default.svc"
+    assert settings.etcd_credentials.user == "tandem"
+
+
+def test_without_certificates_pods_are_spoken_to_in_the_clear(tmp_path: Path) -> None:
+    assert parse_settings(environment(tmp_path)).trust is None
+
+
+@pytest.mark.parametrize("name", ["TANDEM_TLS_CERT", "TANDEM_ETCD_USER"])
+def test_half_of_it_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{name} is; |{name}: is set"):
+        parse_settings(environment(tmp_path) | {name: "x"})
+
+
+@pytest.mark.parametrize(("given", "port"), [({}, None), ({"TANDEM_METRICS_PORT": "8703"}, 8703)])
+def test_nobody_gets_metrics_unless_a_port_is_named(tmp_path: Path, given: dict[str, str], port: int | None) -> None:
+    assert parse_settings(environment(tmp_path) | given).metrics_port == port

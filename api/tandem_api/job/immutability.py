@@ -15,6 +15,7 @@ KEPT_WHILE_RUNNING = (
     ("recipe", ()),
     ("switch", ()),
     ("checkpoints", ("everyIterations", "keepLast", "keepEvery")),
+    ("tls", ("secretName?",)),
     ("scheduling", ("gang", "queueName?", "topologyKey?")),
     ("podTemplate", ()),
 )

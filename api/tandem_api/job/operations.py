@@ -16,6 +16,12 @@ class SwitchStrategy(StrEnum):
 
     RESTART = "Restart"
     """Killed and forked again from the zygote: frees everything, the report's way (section 2.6.3)."""
+    SLEEP = "Sleep"
+    """Put to sleep (vLLM's level 2: weights and KV cache are dropped), woken and updated in place. CUDA only: for
+    engines whose start, with graphs and communicators, takes longer than that."""
+    RESIDENT = "Resident"
+    """Stays, paused, while the trainer trains; weights are updated in place. For CPUs, or devices with room for
+    both."""
 
 
 class SwitchSpec(Resource):

@@ -1,9 +1,9 @@
 """What a server is told about the generation it shall bind, and the check that it got just that."""
 
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from isal import isal_zlib
 from pydantic import Field
 from typing_extensions import Buffer
 
@@ -86,7 +86,7 @@ def verify(buffer: Buffer, pieces: Iterable[Piece]) -> None:
 
 def checksum(data: Buffer) -> int:
     """Return the CRC-32 of some bytes."""
-    return zlib.crc32(data)
+    return isal_zlib.crc32(data)
 
 
 def _odd_tensors(layout: SegmentLayout, pieces: Sequence[Piece]) -> list[str]:

@@ -1,32 +1,36 @@
 """The server's side: bind what a trainer exported and answer; abort, stop and give the devices back."""
 
+import asyncio
 import json
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from tandem_api.engine import ENGINE_PORT_ROLLOUT, SERVER_PORT
-from tandem_api.registry import Desired, MemberRecord, MemberState, Role
+from tandem_api.engine import ENGINE_PORT_ROLLOUT, SERVER_PORT, FetchedWeights
+from tandem_api.registry import Desired, MemberRecord, Role
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.bearer import ServerGuard
+from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import GpuToken
-from tandem_checkpoint.process.environment import child_variables
-from tandem_checkpoint.process.zygote import Zygote
+from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import Manifest
+from tandem_checkpoint.segments.store import segment_name
 from tandem_checkpoint.settings import Settings
-from tandem_checkpoint.switch.side import Outcome, Surroundings
-from tandem_checkpoint.switch.stopwatch import Stopwatch
-from tandem_checkpoint.switch.strategies.restart import Restart
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.protocol import Action
+from tandem_checkpoint.switch.side import Act, Announce, Held, Surroundings
+from tandem_checkpoint.switch.strategies.choice import start_strategy
+from tandem_checkpoint.switch.strategies.strategy import Strategy
 from tandem_checkpoint.switch.supply import OtherPods, OwnPod, Supply
+from tandem_checkpoint.transfer.exports import Exports
 
 logger = logging.getLogger(__name__)
 
-ZYGOTE_SECONDS = 300.0
-"""Time for the zygote's imports on a busy machine."""
-ZYGOTE_PROGRAM = "tandem_sidecars.vllm"
+GUARD = f"{ServerGuard.__module__}.{ServerGuard.__qualname__}"
+"""Stands in front of every route of a server: vLLM itself asks for the token below /v1 only."""
 
 
 class RolloutSide:
@@ -35,7 +39,17 @@ class RolloutSide:
     def __init__(self, around: Surroundings, token: GpuToken) -> None:
         self._around = around
         self._token = token
-        self._strategy: Restart | None = None
+        self._strategy: Strategy | None = None
+        self._manifest: Path | None = None
+        self._num_bytes = 0
+        """Bytes of the tensors that the manifest names."""
+        self._bound: int | None = None
+        """Generation whose segment the servers bind, or are about to."""
+        self._check: asyncio.Task[None] | None = None
+        self._ahead: asyncio.Task[None] | None = None
+        self._generation: int | None = None
+        self._lineage = ""
+        self._device_bytes: int | None = None
         spec = around.settings.config.spec
         layout = segment_layout(read_policy_config(Path(spec.policy.model.path)), spec.policy.dtype.value.lower())
         self._supply: Supply = OwnPod(around, layout) if self.awaited else OtherPods(around, layout)
@@ -48,6 +62,38 @@ class RolloutSide:
     def awaited(self) -> bool:
         return self._around.settings.is_hybrid
 
+    @property
+    def held(self) -> Held:
+        return Held(self._generation, self._lineage, self._device_bytes)
+
+    @property
+    def exports(self) -> Exports | None:
+        """Return what this pod has fetched; None where its own trainer writes the segments."""
+        return self._supply.exports if isinstance(self._supply, OtherPods) else None
+
+    async def fetch(self, generation: int) -> FetchedWeights:
+        """Bring a published generation into the idle segment ahead of time. Errors: Conflict, FetchFailed."""
+        if not isinstance(self._supply, OtherPods):
+            raise Conflict("this pod's own trainer writes its segments; ask a rollout-only pod")
+        bound = self._bound
+        if generation == self._generation:
+            return FetchedWeights(generation=generation, num_bytes=0, sources=(), seconds=0.0)
+        if bound is not None and segment_name(bound) == segment_name(generation):
+            raise Conflict(f"the segment of generation {generation} is in use: servers bind generation {bound} there")
+        return await self._supply.fetch_ahead(generation)
+
+    @property
+    def acts(self) -> Mapping[Action, Act]:
+        return {
+            Action.PREPARE: self._prepare,
+            Action.GATHER: self._gather,
+            Action.TAKE: self._take,
+            Action.LOAD: self._load,
+            Action.REVIVE: self._revive,
+            Action.ABORT: self._abort,
+            Action.STOP: self._stop,
+        }
+
     def record(self) -> MemberRecord:
         settings = self._around.settings
         return MemberRecord(
@@ -56,53 +102,106 @@ class RolloutSide:
             role="rollout",
             address=settings.address,
             port=ENGINE_PORT_ROLLOUT,
-            servers=tuple(f"http://{settings.address}:{port}" for port in self._ports()),
+            scheme=settings.scheme,
+            servers=tuple(f"{settings.scheme}://{settings.address}:{port}" for port in self._ports()),
         )
 
-    async def start(self) -> Outcome:
-        settings = self._around.settings
+    async def start(self, announce: Announce) -> None:
         await self._supply.reserve()
-        zygote = await Zygote.start(
-            [sys.executable, "-m", ZYGOTE_PROGRAM, "--device", settings.config.device],
-            child_variables(settings) | {"VLLM_API_KEY": settings.token},
-            inherit=(self._token.descriptor,),
-            deadline_seconds=ZYGOTE_SECONDS,
-        )
-        self._strategy = Restart(zygote, [server_command(settings, port) for port in self._ports()])
-        return Outcome(MemberState.IDLE, None)
+        await self.close()
+        commands = [server_command(self._around.settings, port) for port in self._ports()]
+        self._strategy = await start_strategy(self._around.settings, commands, self._token.descriptor)
 
-    async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        """Prepare the servers while trainers export; once the weights are here and the devices free, serve."""
-        strategy = self._servers
-        try:
-            await strategy.prepare()
-            manifest = self._write(await self._supply.bring(desired, stopwatch))
-            await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
-            await strategy.serve(manifest, stopwatch)
-        except BaseException:  # a cancelled switch too frees the devices; it is raised again
-            await strategy.stop()
-            self._token.release()
-            raise
-        return Outcome(MemberState.SERVING, desired.generation)
+    async def fail(self) -> None:
+        await self._free()
 
-    async def to_train(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        with stopwatch.stage("abort"):
-            await self._servers.abort()
-        with stopwatch.stage("stop"):
-            await self._servers.stop()
-            self._token.release()
-        return Outcome(MemberState.IDLE, None, device_bytes=0)
+    async def leave(self) -> None:
+        await self._free()
 
-    async def first_end(self) -> str:
-        return await self._servers.first_end()
+    async def restore(self) -> None:
+        """Nothing: a server's engine that has rejoined acts on the master's word anew."""
+
+    async def first_end(self) -> ChildGone:
+        return ChildGone(await self._servers.first_end())
 
     async def close(self) -> None:
+        self._forget_check()
+        await self._end_ahead()
         if self._strategy is not None:
             await self._strategy.close()
+        self._strategy = None
         self._token.release()
 
+    async def _prepare(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        """Have servers that wait; the trainer may need the devices meanwhile, to restore what it exports."""
+        with stopwatch.stage("prepare"):
+            await self._free()
+            await self._end_ahead()
+            await self._servers.prepare()
+
+    async def _gather(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        """Wait for the weights; from then on compare their checksums beside all else."""
+        self._bound = desired.generation
+        manifest = await self._supply.gather(desired, stopwatch)
+        self._num_bytes = sum(piece.num_bytes for piece in manifest.pieces)
+        self._manifest = await asyncio.to_thread(self._write, manifest)
+        check = self._supply.check(desired, manifest, stopwatch)
+        self._check = asyncio.create_task(check, name="compare the checksums")
+
+    async def _take(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        if self._servers.uses_token:
+            with stopwatch.wait("token"):
+                await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
+
+    async def _load(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        await self._servers.serve(self._checked, stopwatch)
+        self._around.metrics.bound(self._num_bytes * len(self._ports()), _seconds_of("load", stopwatch))
+        self._generation, self._lineage = desired.generation, desired.lineage
+
+    async def _revive(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        await self._servers.revive()
+
+    async def _abort(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("abort"):
+            await self._servers.abort()
+
+    async def _stop(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        """Give the devices back; then have the next servers forked while the trainer trains."""
+        with stopwatch.stage("stop"):
+            await self._free()
+        self._ahead = asyncio.create_task(self._servers.prepare(), name="fork the next servers")
+
+    async def _end_ahead(self) -> None:
+        """Wait for the fork of the next servers; one that failed is made again by whoever needs it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            await asyncio.gather(ahead, return_exceptions=True)
+
+    async def _checked(self) -> Path:
+        """Return the manifest once it may be bound: published, and every checksum right."""
+        assert self._check is not None
+        assert self._manifest is not None
+        await asyncio.shield(self._check)
+        return self._manifest
+
+    async def _free(self) -> None:
+        """Free the devices, and give the token back only then (invariant 1)."""
+        self._forget_check()
+        self._generation, self._lineage = None, ""
+        if self._strategy is not None:
+            self._device_bytes = await self._strategy.release()
+            if self._strategy.uses_token:
+                self._token.release()
+        self._bound = None
+
+    def _forget_check(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check.add_done_callback(_take_note)
+        self._check = None
+
     @property
-    def _servers(self) -> Restart:
+    def _servers(self) -> Strategy:
         assert self._strategy is not None
         return self._strategy
 
@@ -122,6 +221,16 @@ class RolloutSide:
         return path
 
 
+def _seconds_of(stage: str, stopwatch: Stopwatch) -> float:
+    return sum(span.seconds for span in stopwatch.spans if span.stage == stage)
+
+
+def _take_note(check: "asyncio.Task[None]") -> None:
+    """Look at how a check that nobody waits for has ended, so that asyncio does not complain of it."""
+    if not check.cancelled():
+        check.exception()
+
+
 def server_command(settings: Settings, port: int) -> Sequence[str]:
     """Return vLLM's command line: ours first, so that the user's own arguments win."""
     spec = settings.config.spec
@@ -133,7 +242,12 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
         *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),
     ]
     if settings.config.device == "cpu":
-        arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        arguments += ["--enforce-eager", "--distributed-executor-backend"]
+        arguments += ["mp" if spec.rollout.parallelism.tensor > 1 else "uni"]
+    if settings.token:
+        arguments += ["--middleware", GUARD]
+    if settings.tls is not None:
+        arguments += ["--ssl-certfile", str(settings.tls.cert), "--ssl-keyfile", str(settings.tls.key)]
     arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
     return (*arguments, "--host", settings.address, "--port", str(port))
 

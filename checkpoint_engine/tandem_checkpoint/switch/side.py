@@ -1,64 +1,99 @@
 """The seam between a member and what it switches: the trainer's side or the server's side."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from tandem_api.registry import Desired, MemberRecord, MemberState, Role
+from tandem_api.registry import Desired, MemberRecord, Role
+from tandem_checkpoint.metrics import EngineMetrics
+from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.registry.store import Registry
 from tandem_checkpoint.settings import Settings
-from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.protocol import Action
+
+Act = Callable[[Desired, Stopwatch], Awaitable[None]]
+"""What a side does for one action of the protocol. Safe to repeat for the same word."""
+Announce = Callable[[], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Surroundings:
-    """What a side may use of its member."""
+    """What a side may use of its member. Lease and incarnation change when the member rejoins."""
 
     settings: Settings
     registry: Registry
     mirror: Mirror
-    lease: int
-    incarnation: str
+    lease: int = 0
+    incarnation: str = ""
+    metrics: EngineMetrics = field(default_factory=EngineMetrics)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Where a switch has led."""
+class Held:
+    """What a side holds, as `status` tells it."""
 
-    state: MemberState
-    generation: int | None
+    generation: int | None = None
+    lineage: str = ""
     device_bytes: int | None = None
+    """0 proves that the devices are free."""
+
+
+class GenerationLost(Exception):  # noqa: N818 - what has happened, not whose mistake it is
+    """The weights that a word names are neither in the ranks, nor in a segment, nor in a checkpoint."""
+
+
+class CrewChanged(ChildGone):
+    """The ranks of another pod have started anew, and ours can do nothing without them."""
 
 
 class Side(Protocol):
-    """One container's part in the switch. Every method is safe to repeat for the same epoch."""
+    """One container's part in the switch."""
 
     @property
     def role(self) -> Role: ...
 
     @property
     def awaited(self) -> bool:
-        """Whether the master waits for this member. One that it does not wait for may come late, and is overtaken."""
+        """Whether the master waits for this member. One that it does not wait for has its own time."""
+        ...
+
+    @property
+    def held(self) -> Held: ...
+
+    @property
+    def acts(self) -> Mapping[Action, Act]:
+        """What to do for each action of the switch that takes work."""
         ...
 
     def record(self) -> MemberRecord:
         """Return what the member registers."""
         ...
 
-    async def start(self) -> Outcome:
-        """Bring up what lives as long as the member, and return where that leaves it."""
+    async def start(self, announce: Announce) -> None:
+        """Bring up what lives as long as the member; after a child has ended, once more.
+
+        `announce` writes the member's record again, where it has changed.
+        """
         ...
 
-    async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        """Switch from training to inference."""
+    async def fail(self) -> None:
+        """Leave nothing half done after a switch that failed: a server frees the devices, a trainer keeps its
+        weights.
+        """
         ...
 
-    async def to_train(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        """Switch from inference to training."""
+    async def leave(self) -> None:
+        """Stop serving and training: the registry has dropped this member."""
         ...
 
-    async def first_end(self) -> str:
-        """Return, once a process ends that the member cannot do without, how it ended."""
+    async def restore(self) -> None:
+        """Register again what the new incarnation still holds."""
+        ...
+
+    async def first_end(self) -> ChildGone:
+        """Return, once a process has ended that the member cannot do without, how it ended."""
         ...
 
     async def close(self) -> None:

@@ -2,40 +2,46 @@
 
 import asyncio
 import logging
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from tandem_api.engine import (
     ENGINE_PORT_TRAIN,
     RENDEZVOUS_PORT,
+    PublishedWeights,
     SaveRequest,
     SaveResponse,
     TrainRequest,
     TrainResponse,
 )
-from tandem_api.registry import Desired, MemberRecord, MemberState, Role
-from tandem_api.weights import Layout, Shard
+from tandem_api.job.operations import SwitchStrategy
+from tandem_api.registry import Desired, MemberRecord, Role
 from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
-from tandem_checkpoint.gpu_token import GpuToken
-from tandem_checkpoint.process.commands import Export, Exported, Moved, Offload, Reload, Save, Saved, Train, Trained
+from tandem_checkpoint.conflict import Conflict
+from tandem_checkpoint.gpu_token import DevicesHeld, GpuToken
+from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.commands import Load, Loaded, Moved, Offload, Reload, Save, Saved, Train, Trained
 from tandem_checkpoint.process.environment import child_variables
-from tandem_checkpoint.process.ranks import RankGroup, RankPlace
-from tandem_checkpoint.registry.errors import Fenced
+from tandem_checkpoint.process.ranks import RankGroup
 from tandem_checkpoint.registry.mirror import Mirror
-from tandem_checkpoint.registry.store import Absent, Put
 from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
-from tandem_checkpoint.segments.store import allocate, segment_name
-from tandem_checkpoint.switch.side import Outcome, Surroundings
-from tandem_checkpoint.switch.stopwatch import Stopwatch
+from tandem_checkpoint.segments.record import ExportRecord
+from tandem_checkpoint.segments.store import allocate
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew, places_of
+from tandem_checkpoint.switch.exporting import Exporter
+from tandem_checkpoint.switch.protocol import Action
+from tandem_checkpoint.switch.publication import published_weights, word_epoch
+from tandem_checkpoint.switch.side import Act, Announce, CrewChanged, GenerationLost, Held, Surroundings
+from tandem_checkpoint.switch.sources import checkpoint_of, newest_checkpoint
 from tandem_checkpoint.transfer.exports import Exports
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
 """Time for imports, rendezvous and loading the policy."""
-GENERATIONS_KEPT = 2
-"""Generations whose keys stay in the registry: as many as there are segments."""
 TRAINER_PROGRAM = "tandem_sidecars.megatron"
 
 
@@ -50,13 +56,22 @@ class TrainSide:
         self._around = around
         self._token = token
         self._ranks: RankGroup | None = None
-        self._layout = self._segment_layout()
+        self._crew: Crew | None = None
+        self._met = False
+        """Whether this pod's ranks have been told whom to meet."""
+        self._built = False
+        self._announce: Announce
+        self._life = ""
         self._busy = asyncio.Lock()
         self._epoch = 0
         self._training = False
-        self._started = False
+        self._generation: int | None = None
+        self._lineage = ""
+        self._device_bytes: int | None = None
         self.exports = Exports(around.settings.shared)
         """What other pods may read of this pod's segments."""
+        self._layout = self._segment_layout()
+        self._exporter = Exporter(around, self._layout, self.exports)
 
     @property
     def role(self) -> Role:
@@ -66,6 +81,21 @@ class TrainSide:
     def awaited(self) -> bool:
         return True
 
+    @property
+    def held(self) -> Held:
+        return Held(self._generation, self._lineage, self._device_bytes)
+
+    @property
+    def acts(self) -> Mapping[Action, Act]:
+        return {
+            Action.DRAIN: self._drain,
+            Action.EXPORT: self._export,
+            Action.OFFLOAD: self._offload,
+            Action.TAKE: self._take,
+            Action.RELOAD: self._reload,
+            Action.TRAIN: self._begin_training,
+        }
+
     def record(self) -> MemberRecord:
         settings = self._around.settings
         return MemberRecord(
@@ -74,82 +104,242 @@ class TrainSide:
             role="train",
             address=settings.address,
             port=ENGINE_PORT_TRAIN,
+            scheme=settings.scheme,
             rendezvous_port=RENDEZVOUS_PORT,
             num_ranks=settings.config.spec.hybrid.gpus_per_pod,
+            ranks_life=self._life,
+            crew=self._crew.name if self._crew else "",
         )
 
-    async def start(self) -> Outcome:
-        """Start the ranks under the token: they hold the devices until the first export."""
-        allocate(self._around.settings.shared, self._layout.num_bytes)
-        first = await self._around.mirror.wait(self._first_member)
-        async with asyncio.timeout(START_SECONDS):
-            await self._token.acquire(START_SECONDS)
-            self._ranks = await RankGroup.start(
-                [sys.executable, "-m", TRAINER_PROGRAM, *self._arguments()],
-                child_variables(self._around.settings),
-                self._places(first),
-                inherit=(self._token.descriptor,),
-            )
-            await self._ranks.ready()
-        self._started = True
-        return Outcome(MemberState.IDLE, None, self._ranks.device_bytes)
+    async def start(self, announce: Announce) -> None:
+        """Start the ranks and have them meet those of the other pods, which takes no devices.
 
-    async def to_infer(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        with stopwatch.stage("drain"):
-            self._training = False
-            await self._busy.acquire()
-        try:
-            with stopwatch.stage("export"):
-                await self._export(desired.generation)
-            with stopwatch.stage("offload"):
-                moved = await self._group.ask(lambda _: Offload(), Moved)
-                self._token.release()
-        finally:
-            self._busy.release()
-        return Outcome(MemberState.IDLE, desired.generation, sum(answer.device_bytes for answer in moved))
-
-    async def to_train(self, desired: Desired, stopwatch: Stopwatch) -> Outcome:
-        spec = self._around.settings.config.spec
-        await self._token.acquire(spec.switch.infer_to_train_deadline_seconds)
-        with stopwatch.stage("reload"):
-            async with self._busy:
-                moved = await self._group.ask(lambda _: Reload(), Moved)
-        with stopwatch.stage("ready"):
-            self._epoch = desired.epoch
-            self._training = True
-        return Outcome(MemberState.TRAINING, desired.generation, sum(answer.device_bytes for answer in moved))
+        Where the devices are free, build the model; where a server has them, that waits for the master's word. What
+        all pods must do together may not hang on what one of them holds.
+        """
+        settings = self._around.settings
+        self._training = False
+        await asyncio.to_thread(allocate, settings.shared, self._layout.num_bytes)
+        if self._ranks is None or self._ranks.any_ended:
+            self._life = secrets.token_hex(8)  # else another pod's ranks have ended, and ours keep their name
+        await self._end_ranks()
+        self._ranks = await RankGroup.start(
+            [sys.executable, "-m", TRAINER_PROGRAM],
+            child_variables(settings),
+            settings.config.spec.hybrid.gpus_per_pod,
+            inherit=(self._token.descriptor,),
+        )
+        self._announce, self._crew = announce, None
+        await announce()
+        await self._unless_a_rank_ends(self._meet())
+        if self._token.try_acquire():
+            await self._unless_a_rank_ends(self._build())
 
     async def train(self, request: TrainRequest) -> TrainResponse:
-        """Run one batch; raise WrongPhase for a batch of another epoch (invariant 5)."""
+        """Run one batch; raise WrongPhase for a batch of another epoch (invariant 5).
+
+        What comes of it is in the pod's segment before the answer: an iteration is committed only once its weights
+        outlive the ranks.
+        """
         async with self._busy:
-            if not self._training or request.epoch != self._epoch:
-                raise WrongPhase(f"the batch is of epoch {request.epoch}, this trainer is in epoch {self._epoch}")
+            self._check(request)
             began = asyncio.get_running_loop().time()
+            self._generation = None  # until all ranks have answered, nobody knows what they hold
             answers = await self._group.ask(lambda rank: _part(request, rank), Trained)
+            self._generation = request.generation + 1
+            trained_at = asyncio.get_running_loop().time()
+            await self._exporter.register(await self._write(self._generation), epoch=0)
         return TrainResponse(
             max_abs_logprob_difference=answers[0].max_abs_logprob_difference,
             kl=answers[0].kl,
             steps=answers[0].steps,
             num_tokens=answers[0].num_tokens,
-            seconds=asyncio.get_running_loop().time() - began,
+            seconds=trained_at - began,
+            export_seconds=asyncio.get_running_loop().time() - trained_at,
         )
 
     async def save(self, request: SaveRequest) -> SaveResponse:
         """Write the current weights to disk, in whatever phase; raise WrongPhase before there are any."""
         async with self._busy:
-            if not self._started:
+            if self._generation is None:
                 raise WrongPhase(
-                    "this trainer is still starting and holds no weights yet; ask again once /readyz says so"
+                    "this trainer holds no complete weights now (it starts, or a batch was cut); ask again once "
+                    "/readyz says so"
                 )
+            if request.generation not in (None, self._generation):
+                raise WrongPhase(f"this trainer holds generation {self._generation}, not {request.generation}")
             saved = await self._group.ask_first(Save(path=request.path), Saved)
         return SaveResponse(path=request.path, num_bytes=saved.num_bytes)
 
-    async def first_end(self) -> str:
-        return await self._group.first_end()
+    async def publish(self, generation: int) -> PublishedWeights:
+        """Export and register what the ranks hold, once more or for the first time.
+
+        It is written anew only while this trainer trains: else a server may have its segment bound.
+        Errors: Conflict, RegistryError, ChildGone.
+        """
+        async with self._busy:
+            if generation != self._generation:
+                raise Conflict(f"this trainer holds generation {self._generation} now; ask for that one")
+            if not self._lineage:
+                raise Conflict(f"generation {generation} came from a checkpoint; ask after the master's first word")
+            record = await self._exporter.find(generation, self._lineage)
+            if record is None and not self._training:
+                raise Conflict(
+                    f"generation {generation} is not in its segment, which a server may have bound; ask while this "
+                    "trainer trains"
+                )
+            record = record or await self._write(generation)
+            await self._exporter.register(record, word_epoch(self._around, record))
+        return await published_weights(self._around, record)
+
+    async def fail(self) -> None:
+        """Nothing: the weights stay where they are, and with them the token, where it is held."""
+
+    async def leave(self) -> None:
+        self._training = False
+
+    async def restore(self) -> None:
+        await self._exporter.restore()
+
+    async def first_end(self) -> ChildGone:
+        """Return how a rank here has ended, or whose ranks elsewhere have started anew since ours met them."""
+        ranks = asyncio.create_task(self._group.first_end(), name="watch the ranks")
+        crew = asyncio.create_task(self._around.mirror.wait(self._other_crew), name="watch the crew")
+        try:
+            await asyncio.wait({ranks, crew}, return_when=asyncio.FIRST_COMPLETED)
+            return ChildGone(ranks.result()) if ranks.done() else CrewChanged(crew.result())
+        finally:
+            ranks.cancel()
+            crew.cancel()
 
     async def close(self) -> None:
+        await self._end_ranks()
+
+    async def _drain(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("drain"):
+            self._training = False
+            async with self._busy:
+                """The running batch has ended."""
+
+    async def _export(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("export"):
+            async with self._busy:
+                record = await self._exporter.find(desired.generation, desired.lineage)
+                if record is None:
+                    await self._hold(desired)
+                    record = await self._write(desired.generation)
+            await self._exporter.register(record, desired.epoch)
+
+    async def _offload(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("offload"):
+            if self._built and not self._stays:
+                async with self._busy:
+                    moved = await self._group.ask(lambda _: Offload(), Moved)
+                self._device_bytes = sum(answer.device_bytes for answer in moved)
+                _log_freed(moved)
+                if self._device_bytes > 0:
+                    raise DevicesHeld(
+                        f"the trainer still holds {self._device_bytes} bytes of device memory after offloading; the "
+                        "token stays with it, since a server would not find the devices free"
+                    )
+            if not self._stays:
+                self._token.release()
+        await self._exporter.forget_old(desired)
+
+    async def _take(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        if not self._stays:
+            with stopwatch.wait("token"):
+                await self._token.acquire(self._around.settings.config.spec.switch.infer_to_train_deadline_seconds)
+
+    async def _reload(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("reload"):
+            async with self._busy:
+                await self._build()
+                await self._come_back()
+                await self._hold(desired)
+
+    async def _begin_training(self, desired: Desired, stopwatch: Stopwatch) -> None:
+        with stopwatch.stage("ready"):
+            self._epoch = desired.epoch
+            self._training = True
+
+    async def _write(self, generation: int) -> ExportRecord:
+        """Have the ranks write the generation that they hold into its segment."""
+        began = asyncio.get_running_loop().time()
+        record = await self._exporter.write(generation, self._lineage, self._group)
+        num_bytes = sum(piece.num_bytes for shard in record.shards for piece in shard.pieces)
+        self._around.metrics.exported(num_bytes, asyncio.get_running_loop().time() - began)
+        return record
+
+    async def _hold(self, desired: Desired) -> None:
+        """Have the ranks hold the word's generation, from wherever it can be had. Errors: GenerationLost."""
+        if self._generation == desired.generation and self._lineage in ("", desired.lineage):
+            self._lineage = desired.lineage
+            return
+        source = await self._exporter.source_of(desired) or checkpoint_of(self._around.settings, desired.generation)
+        if source is None:
+            raise GenerationLost(
+                f"generation {desired.generation} is neither in the ranks (they hold {self._generation}) nor in a "
+                "segment of this pod nor in a checkpoint; the job goes back to its newest checkpoint"
+            )
+        logger.warning("restoring generation %d from %s", desired.generation, source.path)
+        await self._token.acquire(self._around.settings.config.spec.switch.train_to_infer_deadline_seconds)
+        await self._build()
+        await self._come_back()
+        self._generation = None
+        loaded = await self._group.ask(lambda _: Load(source=source), Loaded)
+        self._device_bytes = sum(answer.device_bytes for answer in loaded)
+        self._generation, self._lineage = desired.generation, desired.lineage
+
+    async def _meet(self) -> None:
+        """Meet the ranks of the other pods: those that every pod says it will meet."""
+        while (crew := await self._agree()) is None:
+            logger.info("the ranks of another pod have started anew; meeting those instead")
+        self._met = True
+        async with asyncio.timeout(START_SECONDS):
+            await self._group.meet(places_of(crew, self._around.settings))
+
+    async def _build(self) -> None:
+        """Load the newest checkpoint, or else the initial policy, unless that was done."""
+        if self._built:
+            return
+        assert self._crew is not None
+        generation, source = newest_checkpoint(self._around.settings)
+        async with asyncio.timeout(START_SECONDS):
+            await self._group.build(places_of(self._crew, self._around.settings), source)
+        self._built = True
+        self._generation, self._lineage, self._device_bytes = generation, "", self._group.device_bytes
+
+    async def _come_back(self) -> None:
+        moved = await self._group.ask(lambda _: Reload(), Moved)
+        self._device_bytes = sum(answer.device_bytes for answer in moved)
+
+    async def _agree(self) -> Crew | None:
+        """Say whom our ranks would meet; return that once every pod says the same, None where one cannot any more."""
+        mirror, settings = self._around.mirror, self._around.settings
+        crew = self._crew = await mirror.wait(lambda mirror: find_crew(mirror, settings, self._life))
+        await self._announce()
+        return crew if await mirror.wait(lambda mirror: is_agreed(mirror, settings, crew)) else None
+
+    async def _unless_a_rank_ends(self, work: Coroutine[None, None, None]) -> None:
+        """Do some work; raise ChildGone as soon as a rank ends, here or among those that ours are meeting."""
+        doing = asyncio.create_task(work, name="start the ranks")
+        ending = asyncio.create_task(self.first_end(), name="watch the ranks that start")
+        try:
+            await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise ending.result()
+            doing.result()
+        finally:
+            doing.cancel()
+            ending.cancel()
+            await asyncio.wait({doing, ending})
+
+    async def _end_ranks(self) -> None:
         if self._ranks is not None:
             await self._ranks.kill()
+        self._ranks, self._met, self._built = None, False, False
+        self._generation, self._device_bytes = None, 0
         self._token.release()
 
     @property
@@ -157,87 +347,35 @@ class TrainSide:
         assert self._ranks is not None
         return self._ranks
 
+    @property
+    def _stays(self) -> bool:
+        """Whether the trainer keeps the devices while the server serves."""
+        return self._around.settings.config.spec.switch.strategy is SwitchStrategy.RESIDENT
+
+    def _check(self, request: TrainRequest) -> None:
+        if not self._training or request.epoch != self._epoch:
+            raise WrongPhase(f"the batch is of epoch {request.epoch}, this trainer is in epoch {self._epoch}")
+        if request.generation != self._generation:
+            raise WrongPhase(
+                f"the batch was sampled with generation {request.generation}, this trainer holds {self._generation}"
+            )
+
+    def _other_crew(self, mirror: Mirror) -> str | None:
+        """Return whose ranks have started anew; before ours meet them, `_meet` looks at that."""
+        if self._crew is None or not self._met:
+            return None
+        return other_crew(mirror, self._around.settings, self._crew)
+
     def _segment_layout(self) -> SegmentLayout:
         spec = self._around.settings.config.spec
         config: PolicyConfig = read_policy_config(Path(spec.policy.model.path))
         return segment_layout(config, spec.policy.dtype.value.lower())
 
-    def _first_member(self, mirror: Mirror) -> MemberRecord | None:
-        """Return the trainer that holds rank 0, once all trainers of this attempt are registered.
 
-        A pod may wait for its devices for hours; ranks that have been started wait for each other for minutes only.
-        """
-        settings = self._around.settings
-        raw = [mirror.values.get(settings.keys.member(pod, "train")) for pod in settings.config.hybrid_pods]
-        records = [MemberRecord.model_validate_json(text) for text in raw if text]
-        here = [record for record in records if record.attempt == settings.attempt]
-        return here[0] if len(here) == len(raw) else None
-
-    def _places(self, first: MemberRecord) -> list[RankPlace]:
-        settings = self._around.settings
-        pods = settings.config.hybrid_pods
-        per_pod = settings.config.spec.hybrid.gpus_per_pod
-        ordinal = pods.index(settings.pod)
-        return [
-            RankPlace(
-                rank=ordinal * per_pod + local,
-                world_size=len(pods) * per_pod,
-                local_rank=local,
-                rendezvous_address=first.address,
-                rendezvous_port=first.rendezvous_port or RENDEZVOUS_PORT,
-            )
-            for local in range(per_pod)
-        ]
-
-    def _arguments(self) -> Sequence[str]:
-        settings = self._around.settings
-        return ("--policy", str(newest_weights(settings.state, Path(settings.config.spec.policy.model.path))))
-
-    async def _export(self, generation: int) -> None:
-        """Write the segment and register it: layout first, then this pod's shards."""
-        settings, registry = self._around.settings, self._around.registry
-        segment = segment_name(generation)
-        self.exports.forget(generation)
-        answers = await self._group.ask(lambda _: Export(segment=str(settings.shared / segment)), Exported)
-        shards = [
-            Shard(
-                generation=generation,
-                incarnation=self._around.incarnation,
-                segment=segment,
-                segment_bytes=self._layout.num_bytes,
-                pieces=answer.pieces,
-            )
-            for answer in answers
-        ]
-        self.exports.add(generation, shards)
-        await self._register_layout(generation, len(answers))
-        for index, shard in enumerate(shards):
-            await registry.put(
-                settings.keys.shard(generation, settings.pod, index), shard.model_dump_json(), lease=self._around.lease
-            )
-        if generation >= GENERATIONS_KEPT:
-            await registry.delete(f"{settings.keys.prefix}weights/{generation - GENERATIONS_KEPT}/")
-
-    async def _register_layout(self, generation: int, num_ranks: int) -> None:
-        settings = self._around.settings
-        layout = Layout(
-            generation=generation,
-            tensors=self._layout.tensors,
-            shards=tuple(f"{pod}/{index}" for pod in settings.config.hybrid_pods for index in range(num_ranks)),
-        )
-        key = settings.keys.layout(generation)
-        try:
-            await self._around.registry.transact([Absent(key)], [Put(key, layout.model_dump_json())])
-        except Fenced:
-            logger.debug("another pod registered the layout of generation %d first", generation)
-
-
-def newest_weights(state: Path | None, policy: Path) -> Path:
-    """Return the newest complete checkpoint's folder, else the initial policy's."""
-    pointer = state / "checkpoints" / "latest" if state else None
-    if pointer is None or not pointer.is_file():
-        return policy
-    return pointer.parent / pointer.read_text().strip()
+def _log_freed(moved: Sequence[Moved]) -> None:
+    freed = [answer.freed for answer in moved if answer.freed is not None]
+    measured, expected = sum(item.measured_bytes for item in freed), sum(item.expected_bytes for item in freed)
+    logger.info("offloaded: %d of %d bytes measured as freed", measured, expected)
 
 
 def _part(request: TrainRequest, local_rank: int) -> Train:

@@ -24,12 +24,12 @@ def stage_texts(switch: SwitchRecord) -> list[str]:
 
 
 def member_text(status: MemberStatus) -> str:
-    """Return what a member is doing: serving g12, switching: export, failed: out of memory."""
+    """Return what a member is doing: serving g12, switching: exporting, failed: out of memory."""
     word = _STATES[status.state]
     if status.state == MemberState.FAILED:
         return f"{word}: {status.error}" if status.error else word
-    if status.state == MemberState.SWITCHING and status.stages:
-        return f"{word}: {status.stages[-1].stage}"
+    if status.state == MemberState.SWITCHING and status.stage:
+        return f"{word}: {status.stage.lower()}"
     if status.state in (MemberState.SERVING, MemberState.TRAINING) and status.generation is not None:
         return f"{word} g{status.generation}"
     return word
@@ -64,7 +64,7 @@ def role_text(role: Role) -> str:
 
 
 def _stage_text(status: MemberStatus) -> str:
-    return f" ({status.stages[-1].stage})" if status.state == MemberState.SWITCHING and status.stages else ""
+    return f" ({status.stage.lower()})" if status.state == MemberState.SWITCHING and status.stage else ""
 
 
 def _shortened(names: Iterable[str], limit: int = 3) -> str:

@@ -13,6 +13,7 @@ from tandem_cli.local.container import ContainerProcess, Program
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 START_SECONDS = 30.0
+RETRY_SECONDS = 0.05
 
 
 def find_etcd() -> str:
@@ -46,11 +47,12 @@ def etcd_program(executable: str, address: str, data: Path, log: Path) -> Progra
 async def until_healthy(process: ContainerProcess, endpoint: str) -> None:
     """Wait until etcd answers; raise MachineError with its last words where it does not."""
     try:
-        async with asyncio.timeout(START_SECONDS), connect([endpoint]) as registry:
+        async with asyncio.timeout(START_SECONDS), connect([endpoint], patience_seconds=0) as registry:
             while process.running:
                 try:
                     await registry.get("/tandem/healthy")
                 except RegistryUnreachable:
+                    await asyncio.sleep(RETRY_SECONDS)
                     continue
                 return
     except TimeoutError:

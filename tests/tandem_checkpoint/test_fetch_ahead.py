@@ -1,0 +1,111 @@
+"""A rollout-only pod brings a published generation into its idle segment before any switch asks for it."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tandem_api.engine import HeldWeights
+from tandem_api.job import Phase
+from tandem_api.registry import Desired, MemberRecord
+from tandem_api.weights import Layout
+from tandem_checkpoint.conflict import Conflict
+from tandem_checkpoint.registry.mirror import mirrored
+from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.side import Surroundings
+from tandem_checkpoint.switch.supply import OtherPods
+from tandem_checkpoint.transfer.fetch import FetchFailed
+from tests.fakes.registry import FakeRegistry
+from tests.tandem_checkpoint.jobs import POD, job_config, settings_of
+from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, PORT, Pod, content, exporting_pod, spoil
+
+ROLLOUT_POD = "toy-rollout-0"
+LINEAGE = "a"
+
+
+def word() -> Desired:
+    return Desired(
+        epoch=7,
+        phase=Phase.INFER,
+        generation=GENERATION,
+        iteration=4,
+        deadline=time.time() + 10.0,
+        lineage=LINEAGE,
+    )
+
+
+@pytest.fixture
+async def exporter(tmp_path: Path) -> AsyncIterator[Pod]:
+    async with exporting_pod(tmp_path, POD) as exporter:
+        yield exporter
+
+
+@pytest.fixture
+async def supply(tmp_path: Path, exporter: Pod) -> AsyncIterator[OtherPods]:
+    """What a rollout-only pod has, in a job whose master has published what the hybrid pod exported."""
+    (tmp_path / ROLLOUT_POD).mkdir()
+    settings = replace(settings_of(job_config(tmp_path / "policy"), tmp_path / ROLLOUT_POD), pod=ROLLOUT_POD)
+    registry, keys = FakeRegistry(), settings.keys
+    record = MemberRecord(
+        incarnation=exporter.shard.incarnation, role="train", address=exporter.address, port=PORT, num_ranks=1
+    )
+    layout = Layout(generation=GENERATION, lineage=LINEAGE, tensors=LAYOUT.tensors, shards=(f"{POD}/0",))
+    await registry.put(keys.member(POD, "train"), record.model_dump_json())
+    await registry.put(keys.layout(GENERATION), layout.model_dump_json())
+    await registry.put(keys.shard(GENERATION, POD, 0), exporter.shard.model_dump_json())
+    await registry.put(keys.published, str(GENERATION))
+    async with mirrored(registry, keys.prefix) as mirror:
+        await mirror.wait(lambda mirror: mirror.values.get(keys.published))
+        supply = OtherPods(Surroundings(settings, registry, mirror, 1, "incarnation"), LAYOUT)
+        await supply.reserve()
+        yield supply
+
+
+async def test_what_was_fetched_ahead_is_in_the_segment_and_told_as_one_shard(
+    supply: OtherPods, exporter: Pod, tmp_path: Path
+) -> None:
+    fetched = await supply.fetch_ahead(GENERATION)
+
+    held: HeldWeights = supply.exports.get(GENERATION).weights
+    assert content(tmp_path / ROLLOUT_POD) == content(exporter.folder)
+    assert (fetched.sources, fetched.num_bytes > 0) == ((POD,), True)
+    assert [(shard.incarnation, shard.lineage) for shard in held.shards] == [("incarnation", LINEAGE)]
+
+
+async def test_what_is_here_already_is_not_fetched_again(supply: OtherPods, exporter: Pod) -> None:
+    await supply.fetch_ahead(GENERATION)
+    await exporter.die()
+
+    again = await supply.fetch_ahead(GENERATION)
+
+    assert (again.num_bytes, again.sources) == (0, ())
+
+
+async def test_a_switch_binds_what_was_fetched_ahead(supply: OtherPods, exporter: Pod) -> None:
+    await supply.fetch_ahead(GENERATION)
+    await exporter.die()
+
+    manifest = await supply.gather(word(), Stopwatch())
+
+    assert set(manifest.pieces) == set(exporter.shard.pieces)
+
+
+async def test_a_switch_fetches_anew_what_was_spoiled_since(supply: OtherPods, exporter: Pod, tmp_path: Path) -> None:
+    await supply.fetch_ahead(GENERATION)
+    spoil(tmp_path / ROLLOUT_POD)
+
+    await supply.gather(word(), Stopwatch())
+
+    assert content(tmp_path / ROLLOUT_POD) == content(exporter.folder)
+
+
+async def test_what_is_not_published_is_not_fetched(supply: OtherPods) -> None:
+    with pytest.raises(Conflict, match=f"generation {GENERATION + 1} is not published; the newest one that is: 3"):
+        await supply.fetch_ahead(GENERATION + 1)
+
+
+async def test_what_no_pod_has_any_more_is_not_fetched(supply: OtherPods) -> None:
+    with pytest.raises(FetchFailed, match="generation 1: no hybrid pod has all its pieces any more"):
+        await supply.fetch_ahead(1)

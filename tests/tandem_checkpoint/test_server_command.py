@@ -1,0 +1,70 @@
+"""How vLLM's servers are started, and what a server's engine registers of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tandem_checkpoint.conflict import Conflict
+from tandem_checkpoint.gpu_token import GpuToken
+from tandem_checkpoint.registry.mirror import Mirror
+from tandem_checkpoint.settings import Settings
+from tandem_checkpoint.switch.rollout import RolloutSide, server_command
+from tandem_checkpoint.switch.side import Surroundings
+from tandem_checkpoint.tls import TlsFiles
+from tests.fakes.registry import FakeRegistry
+from tests.tandem_checkpoint.jobs import job_config, settings_of
+from tests.tandem_checkpoint.policies import write_config
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_of(job_config(write_config(tmp_path / "policy"), num_ranks=2), tmp_path)
+
+
+def option(command: Sequence[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def side(settings: Settings) -> RolloutSide:
+    around = Surroundings(settings, FakeRegistry(), Mirror(), 1, "incarnation")
+    return RolloutSide(around, GpuToken(settings.shared / "gpu.token"))
+
+
+def test_a_servers_routes_are_closed_to_those_without_the_token(settings: Settings) -> None:
+    command = server_command(settings, 8000)
+
+    assert option(command, "--middleware") == "tandem_checkpoint.bearer.ServerGuard"
+
+
+def test_without_a_token_nobody_is_asked_for_one(settings: Settings) -> None:
+    assert "--middleware" not in server_command(replace(settings, token=""), 8000)
+
+
+@pytest.mark.parametrize(("num_tensor", "executor"), [(1, "uni"), (2, "mp")])
+def test_a_server_on_several_devices_has_a_process_for_each(settings: Settings, num_tensor: int, executor: str) -> None:
+    rollout = settings.config.spec.rollout
+    parallelism = rollout.parallelism.model_copy(update={"tensor": num_tensor})
+    spec = settings.config.spec.model_copy(update={"rollout": rollout.model_copy(update={"parallelism": parallelism})})
+    config = settings.config.model_copy(update={"spec": spec})
+
+    command = server_command(replace(settings, config=config), 8000)
+
+    assert option(command, "--distributed-executor-backend") == executor
+
+
+def test_servers_of_a_job_with_certificates_speak_tls(settings: Settings) -> None:
+    tls = TlsFiles(Path("/tls/tls.crt"), Path("/tls/tls.key"), Path("/tls/ca.crt"))
+    with_tls = replace(settings, tls=tls)
+
+    command = server_command(with_tls, 8000)
+
+    assert (option(command, "--ssl-certfile"), option(command, "--ssl-keyfile")) == ("/tls/tls.crt", "/tls/tls.key")
+    assert side(with_tls).record().scheme == "https"
+    assert side(with_tls).record().servers == ("https://127.0.0.1:8000", "https://127.0.0.1:8001")
+
+
+async def test_the_servers_engine_of_a_hybrid_pod_fetches_nothing(settings: Settings) -> None:
+    with pytest.raises(Conflict, match="this pod's own trainer writes its segments"):
+        await side(settings).fetch(3)
