@@ -6,7 +6,7 @@ RUN ?= runs/reverse-digits
 # Longest first build before the tests; what is built stays, and the next run goes on from there.
 CONTROL_PLANE_SECONDS ?= 3000
 
-.PHONY: help install control-plane demo check test campaign bench bench-operator crd requirements clean
+.PHONY: help install control-plane demo check test campaign bench bench-operator bench-switch faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -51,6 +51,12 @@ bench-operator: install ## Measure the operator beside JobSet's controller
 	tools/control-plane/packages.sh api-server
 	$(BIN)/python tools/control-plane/build.py api-server bench
 	$(BIN)/python benchmarks/operator.py --quick --json build/operator.json
+
+bench-switch: install ## Measure what changing between training and inference costs (about 12 minutes)
+	$(BIN)/python benchmarks/switch.py --quick --json build/switch.json
+
+faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)
+	$(BIN)/python -m tests.faults.campaign --injections 215 --docs docs/faults.md
 
 crd: install ## Generate crds/rljobs.tandem.dev.yaml and docs/rljob.md from the API's types
 	$(BIN)/python -m tandem_api.crd > crds/rljobs.tandem.dev.yaml
