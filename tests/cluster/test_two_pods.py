@@ -65,7 +65,7 @@ def test_two_pods_switch_together(job: ClusterJob, state: Path) -> None:
 
     switches = [record for record in records(state) if isinstance(record, SwitchRecord)]
 
-    assert {(stage.pod, stage.role) for stage in switches[-1].stages} == {
+    assert {(stage.pod, stage.role) for stage in switches[-1].stages if stage.role != "master"} == {
         (f"{NAME}-hybrid-0", "train"),
         (f"{NAME}-hybrid-0", "rollout"),
         (f"{NAME}-hybrid-1", "train"),
