@@ -90,7 +90,7 @@ def folders_of(run: Path) -> list[Path]:
 
 @dataclass
 class ProcessWatch:
-    """Samples how many servers a command has, all the time that it runs."""
+    """Samples how many processes of servers hold weights, all the time that a command runs."""
 
     pid: int
     samples: list[tuple[float, int]] = field(default_factory=list)
@@ -104,14 +104,16 @@ class ProcessWatch:
         with suppress(psutil.Error):
             command = psutil.Process(self.pid)
             while command.is_running():
-                self.samples.append((time.time(), sum(_is_server(child) for child in command.children(recursive=True))))
+                self.samples.append((time.time(), sum(_holds_weights(child) for child in command.children(recursive=True))))
                 time.sleep(SAMPLE_SECONDS)
 
 
-def _is_server(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
+def _holds_weights(process: psutil.Process) -> bool:
+    """Tell whether a server or its engine has a segment bound; one that was forked ahead has not."""
+    with suppress(psutil.Error, OSError):
         words: list[str] = process.cmdline()
-        return bool(words) and words[0].startswith("tandem-server")
+        is_server = bool(words) and words[0].startswith(("tandem-server", "VLLM"))
+        return is_server and ".segment" in Path(f"/proc/{process.pid}/maps").read_text()
     return False
 
 

@@ -49,7 +49,7 @@ def test_server_and_trainer_agree_about_every_sampled_token(complete_run: Comple
     assert max(differences) < 1e-5
 
 
-def test_no_server_process_exists_while_the_trainer_trains(complete_run: CompleteRun) -> None:
+def test_no_server_holds_weights_while_the_trainer_trains(complete_run: CompleteRun) -> None:
     phases = [record for record in records(complete_run.folder) if isinstance(record, PhaseRecord)]
     train = [phase for phase in phases if phase.phase is Phase.TRAIN]
     inside = [
