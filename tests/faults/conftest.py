@@ -12,7 +12,7 @@ from tests.faults.control import Control
 from tests.faults.injections.scene import EtcdKeeper, Scene
 from tests.faults.isolation import Isolation
 from tests.faults.job import NAME, JobPlace, facts_of
-from tests.faults.recording.processes import ProcessTable
+from tests.faults.recording.processes import JobProcess, ProcessTable
 from tests.faults.recording.recorder import Recorder
 from tests.tandem_checkpoint.etcd_process import free_address
 
@@ -35,6 +35,18 @@ def place_in(folder: Path, address: str) -> JobPlace:
     )
 
 
+class NewProcesses(ProcessTable):
+    """Sees only what was started after it: the session of the tests has an etcd, ranks and servers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = {(process.pid, process.started) for process in super().scan(os.getpid())}
+
+    def scan(self, root: int) -> tuple[JobProcess, ...]:
+        found = super().scan(root)
+        return tuple(process for process in found if (process.pid, process.started) not in self._before)
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """A job without a command: this process stands for it."""
@@ -48,7 +60,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         etcd=EtcdKeeper(place, grace_seconds=0.0),
         isolation=Isolation(inside=False, has_packet_filter=False, reason="not here"),
         random=Random(1),
-        table=ProcessTable(),
+        table=NewProcesses(),
     )
     yield scene
     scene.etcd.stop()
