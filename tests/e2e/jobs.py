@@ -104,7 +104,9 @@ class ProcessWatch:
         with suppress(psutil.Error):
             command = psutil.Process(self.pid)
             while command.is_running():
-                self.samples.append((time.time(), sum(_holds_weights(child) for child in command.children(recursive=True))))
+                self.samples.append(
+                    (time.time(), sum(_holds_weights(child) for child in command.children(recursive=True)))
+                )
                 time.sleep(SAMPLE_SECONDS)
 
 
