@@ -33,6 +33,13 @@ Way = Literal["export", "bind", "fetch"]
 WAYS: tuple[Way, ...] = ("export", "bind", "fetch")
 
 
+def switch_histogram(registry: CollectorRegistry) -> Histogram:
+    """Return the one histogram that engines and master both observe, in a registry."""
+    return Histogram(
+        SWITCH_HISTOGRAM, SWITCH_HELP, ("direction", "stage"), buckets=SWITCH_BUCKETS_SECONDS, registry=registry
+    )
+
+
 class EngineMetrics:
     """Every series of one member, in a registry of its own. No label holds the name of a job, pod or node."""
 
@@ -43,13 +50,7 @@ class EngineMetrics:
         PlatformCollector(registry=self.registry)
         self._clock = clock
         self._activity, self._since = Activity.IDLE, clock()
-        self._stages = Histogram(
-            SWITCH_HISTOGRAM,
-            SWITCH_HELP,
-            ("direction", "stage"),
-            buckets=SWITCH_BUCKETS_SECONDS,
-            registry=self.registry,
-        )
+        self._stages = switch_histogram(self.registry)
         self._switches = self._counter(
             "switches", "Switches of this member, by how they ended.", "direction", "result", "reason"
         )

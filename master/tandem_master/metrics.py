@@ -1,14 +1,11 @@
 """The master's own numbers, for Prometheus: the same records that the diary gets."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from tandem_api.history import IterationRecord, PhaseRecord, RunStarted, SwitchRecord
 from tandem_api.job.status import Direction
 from tandem_api.metrics import (
-    SWITCH_BUCKETS_SECONDS,
-    SWITCH_HELP,
-    SWITCH_HISTOGRAM,
     TOTAL,
     WAIT_OF_REASON,
     Activity,
@@ -19,6 +16,7 @@ from tandem_api.metrics import (
     stage_label,
 )
 from tandem_api.registry import FailureReason
+from tandem_checkpoint.metrics import switch_histogram
 from tandem_master.history import AnyRecord
 
 __all__ = ["CONTENT_TYPE_LATEST", "MasterMetrics"]
@@ -31,13 +29,7 @@ class MasterMetrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self._stages = Histogram(
-            SWITCH_HISTOGRAM,
-            SWITCH_HELP,
-            ("direction", "stage"),
-            buckets=SWITCH_BUCKETS_SECONDS,
-            registry=self.registry,
-        )
+        self._stages = switch_histogram(self.registry)
         self._switches = self._counter(
             "switches", "Switches of the whole job, by how they ended.", "direction", "result", "reason"
         )
