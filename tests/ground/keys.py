@@ -79,14 +79,14 @@ def _certificate(
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + VALID)
         .add_extension(extension, critical=is_authority)
-        .add_extension(_usage(is_authority), critical=True)
+        .add_extension(key_usage(is_authority), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False)
     )
     return builder.sign(issuer, SHA256())
 
 
-def _usage(is_authority: bool) -> x509.KeyUsage:
+def key_usage(is_authority: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=is_authority,

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.ground.keys import key_usage
+
 VALID = timedelta(days=1)
 
 
@@ -33,13 +35,13 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.cert = folder / f"{name}.crt"
         constraints = x509.BasicConstraints(ca=True, path_length=0)
-        self.cert.write_bytes(self._signed(name, self._key, [constraints, _usage(is_authority=True)]))
+        self.cert.write_bytes(self._signed(name, self._key, [constraints, key_usage(is_authority=True)]))
 
     def issue(self, name: str, hosts: Sequence[str] = ()) -> Pair:
         """Return a certificate for a common name that holds for some hosts, names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-        extensions: list[x509.ExtensionType] = [_usage(is_authority=False), purposes]
+        extensions: list[x509.ExtensionType] = [key_usage(is_authority=False), purposes]
         if hosts:
             extensions.append(x509.SubjectAlternativeName([_host(each) for each in hosts]))
         pair = Pair(self._folder / f"{name}.crt", self._folder / f"{name}.key")
@@ -75,17 +77,3 @@ def _host(text: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(text))
     except ValueError:
         return x509.DNSName(text)
-
-
-def _usage(*, is_authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=is_authority,
-        crl_sign=is_authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

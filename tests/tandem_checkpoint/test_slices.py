@@ -9,21 +9,10 @@ from hypothesis import strategies as st
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
 from tandem_checkpoint.segments.slices import Box, RankParameter, rank_parameters
+from tests.tandem_checkpoint.policies import SMALL
 
-QWEN = PolicyConfig(
-    architecture="Qwen2ForCausalLM",
-    num_layers=1,
-    hidden=16,
-    intermediate=24,
-    num_heads=4,
-    num_key_value_heads=2,
-    head_dim=4,
-    vocabulary=70,
-    max_positions=32,
-    tied_embeddings=False,
-    norm_epsilon=1e-6,
-    rope_theta=1e4,
-    eos_token_id=0,
+QWEN = replace(
+    SMALL, num_layers=1, hidden=16, intermediate=24, head_dim=4, max_positions=32, rope_theta=1e4, eos_token_id=0
 )
 ATTENTION = "model.layers.0.self_attn"
 LAYOUT = segment_layout(QWEN, "float32")

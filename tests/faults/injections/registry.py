@@ -9,7 +9,7 @@ import grpc.aio  # type: ignore[import-untyped]
 from etcd3aio._protobuf import LeaseRevokeRequest, LeaseStub
 
 from tandem_checkpoint.registry.etcd import connect
-from tests.faults.injections.scene import NoTarget, Scene, kill, send
+from tests.faults.injections.scene import NoTarget, Scene, kill, read, send
 
 CALL_SECONDS = 5.0
 
@@ -67,9 +67,7 @@ class RepeatWord:
     async def inject(self, scene: Scene) -> None:
         key = f"{scene.place.prefix}desired"
         async with connect([scene.place.endpoint]) as registry:
-            text = await registry.get(key)
-            if text is None:
-                raise NoTarget("the master has not said a word yet")
+            text = await read(registry, key, "the master has not said a word yet")
             for _ in range(3):
                 await registry.put(key, text)
 

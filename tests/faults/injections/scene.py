@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
+from tandem_checkpoint.registry.store import Registry
 from tandem_cli.local.etcd import CLIENT_PORT, etcd_program, find_etcd
 from tests.faults.control import Control
 from tests.faults.isolation import Isolation
@@ -102,6 +103,14 @@ class Scene:
         if kind == "etcd" and keeper is not None:
             found += [process for process in self.table.scan(os.getpid()) if process.pid == keeper]
         return tuple(process for process in found if pod in (None, process.pod))
+
+
+async def read(registry: Registry, key: str, absent: str) -> str:
+    """Return what a key holds. Errors: NoTarget, with the words `absent`, where it is not there."""
+    text = await registry.get(key)
+    if text is None:
+        raise NoTarget(absent)
+    return text
 
 
 async def kill(process: JobProcess) -> None:

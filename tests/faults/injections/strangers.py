@@ -15,7 +15,7 @@ from tandem_checkpoint.registry.errors import Fenced, LeaseLost
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.store import Is, Put
 from tests.faults.history import Intrusion
-from tests.faults.injections.scene import NoTarget, Scene
+from tests.faults.injections.scene import NoTarget, Scene, read
 
 STALE_EPOCHS = 1000
 """How far ahead the epoch of the stale master's word is: if it were accepted, everybody would act on it."""
@@ -34,9 +34,7 @@ class StaleWord:
     async def inject(self, scene: Scene) -> None:
         key = f"{scene.place.prefix}desired"
         async with connect([scene.place.endpoint]) as registry:
-            text = await registry.get(key)
-        if text is None:
-            raise NoTarget("the master has not said a word yet")
+            text = await read(registry, key, "the master has not said a word yet")
         word = json.loads(text)
         await _write_as_stale(scene, key, json.dumps(word | {"epoch": word["epoch"] + STALE_EPOCHS}))
 
@@ -53,9 +51,7 @@ class StalePublication:
     async def inject(self, scene: Scene) -> None:
         key = f"{scene.place.prefix}weights/published"
         async with connect([scene.place.endpoint]) as registry:
-            text = await registry.get(key)
-        if text is None:
-            raise NoTarget("nothing is published yet")
+            text = await read(registry, key, "nothing is published yet")
         found = json.loads(text)
         stale = found + STALE_EPOCHS if isinstance(found, int) else found | {"generation": STALE_EPOCHS}
         await _write_as_stale(scene, key, json.dumps(stale))
@@ -73,9 +69,7 @@ class StaleStatus:
     async def inject(self, scene: Scene) -> None:
         key = f"{scene.place.prefix}status/{scene.place.hybrid_pod}/train"
         async with connect([scene.place.endpoint]) as registry:
-            text = await registry.get(key)
-            if text is None:
-                raise NoTarget("the trainer has no status yet")
+            text = await read(registry, key, "the trainer has no status yet")
             stale = json.loads(text) | {"incarnation": "stale", "state": "Failed", "error": "a stale member"}
             try:
                 await registry.put(key, json.dumps(stale), lease=NO_LEASE)
