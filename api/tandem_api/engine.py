@@ -111,7 +111,7 @@ class SaveResponse(Resource):
 
 
 class MemberPhase(Resource):
-    """GET /v1/phase: what this member is for now, and how far it is with that."""
+    """GET /v1/phase: what this member is in the middle of, and how far it is with that."""
 
     epoch: int = Field(ge=0)
     """Epoch that the member acts on; 0 before the master's first word."""

@@ -76,7 +76,7 @@ class WeightStore(Protocol):
 
 
 class PhaseTeller(Protocol):
-    """Knows what the member is for now."""
+    """Knows what the member is in the middle of."""
 
     def phase(self) -> MemberPhase: ...
 

@@ -87,7 +87,7 @@ class Member:
         self.status = self._status()
 
     def phase(self) -> MemberPhase:
-        """Return what this member is for now."""
+        """Return what this member is in the middle of."""
         word, published = self._word, self._around.mirror.values.get(self._around.settings.keys.published)
         is_switching = self.status.state is MemberState.SWITCHING
         return MemberPhase(

@@ -236,7 +236,7 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
     spec = settings.config.spec
     arguments = [
         *("--model", spec.policy.model.path, "--served-model-name", "policy"),
-        *("--load-format", "tandem_segment", "--dtype", spec.policy.dtype.value.lower()),
+        *("--dtype", spec.policy.dtype.value.lower()),
         *("--max-model-len", str(_max_model_length(settings))),
         *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),

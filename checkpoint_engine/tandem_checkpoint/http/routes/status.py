@@ -19,7 +19,7 @@ def routes(offered: Capabilities) -> APIRouter:
 
     @router.get("/phase", responses=refusals(NotOffered))
     async def phase() -> MemberPhase:
-        """What this member is for now: epoch, phase, generation, and until when a running switch has time."""
+        """What this member is in the middle of: epoch, phase, generation, and until when a running switch has time."""
         if offered.phase is None:
             raise NotOffered("this member does not know its phase; ask another one, or the registry")
         return offered.phase.phase()
