@@ -28,6 +28,8 @@ class EtcdLease:
         self._renewed_at = monotonic()
         self._expired = False
         self._revoked = False
+        self._missed = False
+        """Whether the last renewal got no answer; the first of a row alone is worth a warning."""
 
     @property
     def id(self) -> int:
@@ -47,8 +49,12 @@ class EtcdLease:
                 async with asyncio.timeout(max(1.0, self._seconds / 3)):
                     answer = await self._renew_once()
             except (EtcdError, grpc.aio.AioRpcError, TimeoutError, OSError, RegistryError) as error:
-                logger.warning("lease %d was not renewed: %s", self._id, error)
+                is_first, self._missed = not self._missed, True
+                logger.log(
+                    logging.WARNING if is_first else logging.DEBUG, "lease %d was not renewed: %s", self._id, error
+                )
                 continue
+            self._missed = False
             if answer.TTL <= 0:
                 self._expired = True
             else:

@@ -6,7 +6,9 @@ import secrets
 from contextlib import AsyncExitStack
 from time import monotonic
 
+from tandem_api.registry import MemberRecord
 from tandem_checkpoint.registry.errors import LeaseLost, RegistryError, RegistryUnreachable
+from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.registry.store import Lease
 from tandem_checkpoint.switch.side import Side, Surroundings
 
@@ -38,12 +40,17 @@ class Membership:
         return self._lease is not None and self._lease.alive
 
     async def join(self) -> None:
-        """Register under a new lease with a new incarnation. Errors: RegistryUnreachable past JOIN_SECONDS."""
+        """Register under a new lease with a new incarnation; return once this member's copy of the registry shows it.
+
+        An older copy may still be that of an etcd which has come back empty since: its word would have a higher epoch
+        than all that follow. Errors: RegistryUnreachable past JOIN_SECONDS.
+        """
         deadline = monotonic() + JOIN_SECONDS
         while True:
             await self.leave()
             try:
                 await self._register()
+                await self._appear(deadline - monotonic())
             except (RegistryUnreachable, LeaseLost) as error:
                 if monotonic() > deadline:
                     raise
@@ -76,7 +83,22 @@ class Membership:
         self._around.incarnation = secrets.token_hex(8)
         await self._put_record()
 
+    async def _appear(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._around.mirror.wait(self._shown)
+        except TimeoutError:
+            raise RegistryUnreachable(f"etcd: {self._key} was written and never seen; see etcd's log") from None
+
+    def _shown(self, mirror: Mirror) -> bool | None:
+        raw = mirror.values.get(self._key)
+        record = MemberRecord.model_validate_json(raw) if raw else None
+        return True if record and record.incarnation == self._around.incarnation else None
+
     async def _put_record(self) -> None:
-        settings, side = self._around.settings, self._side
-        key = settings.keys.member(settings.pod, side.role)
-        await self._around.registry.put(key, side.record().model_dump_json(), lease=self._around.lease)
+        await self._around.registry.put(self._key, self._side.record().model_dump_json(), lease=self._around.lease)
+
+    @property
+    def _key(self) -> str:
+        settings = self._around.settings
+        return settings.keys.member(settings.pod, self._side.role)

@@ -83,13 +83,16 @@ class RegistryRecorder:
             return found
 
     async def _follow(self, channel: grpc.aio.Channel) -> None:
-        """Take in events after the last known revision, until the stream breaks."""
+        """Take in events after the last known revision, until the stream breaks or another database takes its place."""
+        life = self.life
         start, end = self._prefix.encode(), prefix_range_end(self._prefix)
         create = WatchCreateRequest(key=start, range_end=end, start_revision=self._revision + 1)
         call = WatchStub(channel).Watch(wait_for_ready=True)
         try:
             await call.write(WatchRequest(create_request=create))
             async for response in call:
+                if self.life != life:
+                    return  # the last words of the database before
                 for event in response.events:
                     self._take(event)
         except grpc.aio.AioRpcError as error:
