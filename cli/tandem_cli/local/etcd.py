@@ -31,6 +31,10 @@ def find_etcd() -> str:
     return str(embedded)
 
 
+KEPT_REVISIONS = 1000
+"""Changes that a watch may be behind: some hundred seconds of a busy job."""
+
+
 def etcd_program(executable: str, address: str, data: Path, log: Path) -> Program:
     """Return the command of a single-node etcd that listens on `address` alone."""
     client, peer = f"http://{address}:{CLIENT_PORT}", f"http://{address}:{PEER_PORT}"
@@ -40,6 +44,8 @@ def etcd_program(executable: str, address: str, data: Path, log: Path) -> Progra
         *("--listen-client-urls", client, "--advertise-client-urls", client),
         *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
         *("--initial-cluster", f"tandem={peer}"),
+        # Else every change of every key is kept for ever.
+        *("--auto-compaction-mode", "revision", "--auto-compaction-retention", str(KEPT_REVISIONS)),
     ]
     return Program("etcd", argv, {"PATH": str(Path(executable).parent)}, log)
 
