@@ -12,8 +12,8 @@ from tandem_master.watched import WatchedKeys
 
 NAMED = 3
 """Missing members that are named."""
-NUM_CACHED_RECORDS = 8192
-"""Records are parsed again and again while a switch runs; this many are remembered by their text."""
+NUM_CACHED_RECORDS = 1024
+"""Records are parsed again and again while a switch runs; this many are remembered by their text, some 3 KB each."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
