@@ -103,8 +103,23 @@ def test_iteration_and_generation_are_the_newest_that_anyone_told() -> None:
 
 def test_records_are_added_as_they_come() -> None:
     records: tuple[Record, ...] = fake_records(iterations=2)
+    whole = fake_history(iterations=2)
 
-    assert with_records(with_records(NEW, records[:4]), records[4:]).history == fake_history(iterations=2)
+    history = with_records(with_records(NEW, records[:4]), records[4:]).history
+
+    assert (history.runs, history.iterations, history.phases) == (whole.runs, whole.iterations, whole.phases)
+    assert [switch.epoch for switch in history.switches] == [switch.epoch for switch in whole.switches]
+
+
+def test_only_what_has_come_last_keeps_the_stages_of_its_switches() -> None:
+    records: tuple[Record, ...] = fake_records(iterations=2)
+    last = fake_history(iterations=2).switches[-1]
+
+    history = with_records(with_records(NEW, records[:4]), records[4:]).history
+
+    assert history.switches[0].stages == ()
+    assert history.switches[-1] == last
+    assert last.stages
 
 
 def test_the_end_of_an_earlier_run_is_not_the_end_of_this_one() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from tandem_api.history import Record, RunEnded
+from tandem_api.history import Record, RunEnded, SwitchRecord
 from tandem_api.registry import Desired, Keys, MemberState, MemberStatus, Progress, Role
 from tandem_cli.report.history import History, extend
 
@@ -117,13 +117,20 @@ def with_status(state: LiveState, member: Member, status: MemberStatus | None) -
 
 
 def with_records(state: LiveState, records: Iterable[Record]) -> LiveState:
-    """Return the state after the master wrote records."""
-    return with_history(state, extend(state.history, records))
+    """Return the state after the master wrote records. Switches that were told before lose their stages: most of a
+    long run's history, and nothing here asks for them again.
+    """
+    told = tuple(map(_without_stages, state.history.switches))
+    return with_history(state, extend(replace(state.history, switches=told), records))
 
 
 def with_history(state: LiveState, history: History) -> LiveState:
     """Return the state with a history that was read anew."""
     return replace(state, history=history)
+
+
+def _without_stages(switch: SwitchRecord) -> SwitchRecord:
+    return switch.model_copy(update={"stages": ()}) if switch.stages else switch
 
 
 def _has_arrived(status: MemberStatus, epoch: int) -> bool:
