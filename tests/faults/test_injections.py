@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from tests.faults.injections.signals import Freeze, Kill, KillEtcd
 from tests.faults.injections.storage import CorruptSegment, FillSharedMemory
 from tests.faults.injections.strangers import StalePublication, StaleStatus, StaleWord
 from tests.faults.recording.segments import compare_segment
+from tests.faults.sleeper import start_sleeper
 from tests.faults.values import ShardValue
 
 WAIT_SECONDS = 20.0
@@ -51,13 +50,11 @@ async def registered(registry: Registry, key: str, value: str, scene: Scene) -> 
 
 @asynccontextmanager
 async def running_engine() -> AsyncIterator[asyncio.subprocess.Process]:
-    words = [sys.executable, "-c", "import time; time.sleep(60)", "/x/tandem-engine", "--role", "rollout"]
-    process = await asyncio.create_subprocess_exec(*words, env=os.environ | {"POD_NAME": POD})
-    await asyncio.sleep(0.2)
+    process = await start_sleeper("/x/tandem-engine", "--role", "rollout", POD_NAME=POD)
     yield process
     if process.returncode is None:
         process.kill()
-        await process.wait()
+    await process.communicate()
 
 
 def state_of(process: asyncio.subprocess.Process) -> str:

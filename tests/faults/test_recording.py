@@ -5,7 +5,6 @@ import fcntl
 import mmap
 import os
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from tests.faults.recording.devices import DeviceSampler, has_weights
 from tests.faults.recording.processes import ProcessTable, left_behind
 from tests.faults.recording.registry import RegistryRecorder
 from tests.faults.recording.segments import compare_segment
+from tests.faults.sleeper import start_sleeper
 from tests.faults.values import PieceValue, ShardValue, Value
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 
@@ -195,22 +195,20 @@ def wait_for(sampler: DeviceSampler, holders: tuple[str, ...]) -> None:
 
 async def test_a_process_is_known_by_its_words_and_its_pod() -> None:
     table = ProcessTable()
-    words = [sys.executable, "-c", "import time; time.sleep(60)", "/somewhere/tandem-engine", "--role", "train"]
-    process = await asyncio.create_subprocess_exec(*words, env=os.environ | {"POD_NAME": "pod-0"})
+    process = await start_sleeper("/somewhere/tandem-engine", "--role", "train", POD_NAME="pod-0")
     found = [one for one in table.scan(os.getpid()) if one.pid == process.pid]
     process.kill()
-    await process.wait()
+    await process.communicate()
 
     assert [(one.kind, one.pod) for one in found] == [("engine-train", "pod-0")]
     assert table.kinds[process.pid] == "engine-train"
 
 
 async def test_what_a_command_has_left_running_is_found_by_its_folder(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "import time; time.sleep(60)"]
-    process = await asyncio.create_subprocess_exec(*words, env=os.environ | {"STATE": str(tmp_path / "run")})
+    process = await start_sleeper(STATE=str(tmp_path / "run"))
     found = left_behind(str(tmp_path / "run"))
     process.kill()
-    await process.wait()
+    await process.communicate()
 
     assert list(found) == [process.pid]
     assert left_behind(str(tmp_path / "run")) == {}

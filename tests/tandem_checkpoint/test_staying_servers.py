@@ -118,16 +118,21 @@ async def test_one_whose_switch_was_given_up_is_in_doubt_and_replaced(zygote: Zy
 
 
 async def test_a_switch_that_waits_for_its_weights_may_be_given_up_without_doubt(zygote: Zygote) -> None:
+    asked = asyncio.Event()
+
     async def never() -> Path:
+        asked.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     strategy = Resident(zygote, [("serve",)])
     await strategy.prepare()
     before = pids(strategy)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await strategy.serve(never, Stopwatch())
+    serving = asyncio.create_task(strategy.serve(never, Stopwatch()))
+    await asyncio.wait_for(asked.wait(), SOON)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
     await strategy.release()
     await strategy.prepare()

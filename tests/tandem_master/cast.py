@@ -40,6 +40,8 @@ class Script:
     """Ends at the word and comes back as another incarnation, once."""
     delays: Mapping[str, float] = field(default_factory=dict)
     """Acts only after so many seconds."""
+    servers_wait: bool = False
+    """Says that its servers take connections before they serve. Those of these tests answer at once."""
 
 
 class FakeMember:
@@ -119,6 +121,8 @@ class FakeMember:
                 await self._export(desired, pods)
                 await self._report(desired, MemberState.IDLE)
             case Phase.INFER, "rollout":
+                if self._script.servers_wait:
+                    await self._report(desired, MemberState.SWITCHING, stage="Gathering")
                 await self._wait_for_publication(desired.generation)
                 await self._report(desired, MemberState.SERVING)
             case Phase.TRAIN, "train":
@@ -149,12 +153,18 @@ class FakeMember:
                     return
 
     async def _report(
-        self, desired: Desired, state: MemberState, error: str | None = None, reason: FailureReason | None = None
+        self,
+        desired: Desired,
+        state: MemberState,
+        error: str | None = None,
+        reason: FailureReason | None = None,
+        stage: str = "",
     ) -> None:
         status = MemberStatus(
             incarnation=self._incarnation,
             epoch=desired.epoch,
             state=state,
+            stage=stage,
             generation=desired.generation,
             lineage=desired.lineage,
             stages=(StageSpan(stage="ready", started_at=time(), seconds=0.0),),

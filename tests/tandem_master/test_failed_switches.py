@@ -22,7 +22,7 @@ KEYS = Keys("default", "toy")
 PODS = ("toy-hybrid-0",)
 PORT = 9
 AMPLE_SECONDS = 10.0
-SHORT_SECONDS = 0.3
+SHORT_SECONDS = 2
 
 
 async def failures_of(state: Path, script: Script, seconds: float) -> Sequence[tuple[Direction, SwitchReason]]:

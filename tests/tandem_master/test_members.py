@@ -17,6 +17,12 @@ async def register(registry: FakeRegistry, pod: str, role: Role, attempt: int = 
     await registry.put(f"{KEYS.members}{pod}/{role}", record.model_dump_json())
 
 
+async def until_told(told: list[str], beginning: str) -> None:
+    async with asyncio.timeout(SOON):
+        while not (told and told[-1].startswith(beginning)):  # noqa: ASYNC110 - a list tells nobody that it has grown
+            await asyncio.sleep(0.001)
+
+
 async def test_the_missing_members_are_named_until_all_are_there() -> None:
     registry, told = FakeRegistry(), list[str]()
     await register(registry, PODS[0], "train")
@@ -24,7 +30,7 @@ async def test_the_missing_members_are_named_until_all_are_there() -> None:
     async with watched(registry, [KEYS.members]) as members:
         waiting = asyncio.create_task(wait_for_members(members, KEYS, hybrid_members(PODS), 1, told.append))
         for member in hybrid_members(PODS)[1:]:
-            await asyncio.sleep(0.01)
+            await until_told(told, f"waiting for {member}")
             await register(registry, member.pod, member.role)
         membership = await asyncio.wait_for(waiting, SOON)
 
@@ -39,7 +45,7 @@ async def test_of_many_missing_members_three_are_named() -> None:
 
     async with watched(FakeRegistry(), [KEYS.members]) as members:
         waiting = asyncio.create_task(wait_for_members(members, KEYS, many, 1, told.append))
-        await asyncio.sleep(0.05)
+        await until_told(told, "waiting for")
         waiting.cancel()
         await asyncio.wait([waiting])
 

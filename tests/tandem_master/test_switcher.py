@@ -24,7 +24,8 @@ PODS = ("toy-hybrid-0", "toy-hybrid-1")
 PORT = 9
 """Nobody is asked anything."""
 AMPLE_SECONDS = 10.0
-SHORT_SECONDS = 0.3
+SHORT_SECONDS = 2
+"""Passes in a test; the switches before, which must not fail, write to a disk that others may keep busy."""
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ async def test_a_member_that_stays_away_is_named_at_the_deadline(tmp_path: Path)
             await stage.switcher.to_train(0, 1)
 
     assert str(error.value) == (
-        "spec.switch.inferToTrainDeadlineSeconds: switch 2 (InferToTrain, generation 0) took more than 0.3 s:"
+        "spec.switch.inferToTrainDeadlineSeconds: switch 2 (InferToTrain, generation 0) took more than 2 s:"
         " toy-hybrid-0/rollout is gone: look at that container's log,"
         " toy-hybrid-1/rollout is gone: look at that container's log"
     )
@@ -107,7 +108,7 @@ async def test_a_member_that_does_nothing_is_named_with_what_it_did_last(tmp_pat
             await stage.switcher.to_train(0, 1)
 
     assert str(error.value) == (
-        "spec.switch.inferToTrainDeadlineSeconds: switch 2 (InferToTrain, generation 0) took more than 0.3 s:"
+        "spec.switch.inferToTrainDeadlineSeconds: switch 2 (InferToTrain, generation 0) took more than 2 s:"
         " toy-hybrid-0/train is Idle at epoch 1, toy-hybrid-1/train is Idle at epoch 1"
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ LIMIT = 1e-5
 ZYGOTE_SECONDS = 240.0
 SERVE_SECONDS = 120.0
 PORT = 8000
+SAMPLED = re.compile(r"^vllm:generation_tokens_total\{.*\} [1-9]", re.MULTILINE)
 PROMPT = (3, 9, 27, 17, 51, 25)
 ENGINE_ARGUMENTS: dict[str, JsonValue] = {"kv_cache_memory_bytes": 33554432, "max_num_seqs": 256}
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -97,15 +99,16 @@ class Engine:
         return tuple(server_command(settings_of(config, policy.parent, self.address), PORT))
 
     @asynccontextmanager
-    async def prepared(self, policy: Path) -> AsyncIterator[Restart]:
+    async def prepared(self, policy: Path, **engine_args: JsonValue) -> AsyncIterator[Restart]:
         """Fork one server of a policy; it is gone at the end."""
-        async with self.closing(Restart(Lent(self.zygote), [self.command(policy)])) as strategy:
+        command = self.command(policy, **engine_args)
+        async with self.closing(Restart(Lent(self.zygote), [command])) as strategy:
             await strategy.prepare()
             yield strategy
 
     @asynccontextmanager
-    async def serving(self, policy: Path, generation: Generation) -> AsyncIterator[Restart]:
-        async with self.prepared(policy) as strategy:
+    async def serving(self, policy: Path, generation: Generation, **engine_args: JsonValue) -> AsyncIterator[Restart]:
+        async with self.prepared(policy, **engine_args) as strategy:
             await serve(strategy, generation)
             yield strategy
 
@@ -131,7 +134,9 @@ class Engine:
         children: list[psutil.Process] = psutil.Process(self.zygote.pid).children()
         return children
 
-    async def complete(self, num_samples: int = 4, max_tokens: int = 12, ignore_eos: bool = False) -> Completion:
+    async def complete(
+        self, num_samples: int = 4, max_tokens: int = 12, ignore_eos: bool = False, seed: int = 5
+    ) -> Completion:
         """Sample from the running server as the master does."""
         body: dict[str, JsonValue] = {
             "model": "policy",
@@ -142,9 +147,24 @@ class Engine:
             "logprobs": 0,
             "return_token_ids": True,
             "ignore_eos": ignore_eos,
-            "seed": 5,
+            "seed": seed,
         }
         return await self._ask("/v1/completions", body, Completion)
+
+    async def complete_in_turn(self, num_samples: int = 4) -> Completion:
+        """Sample one after another. The samples of `complete` share batches, by when each comes to the engine.
+
+        A batch of another size is multiplied by another kernel, whose sums have another order: the same server gives
+        the same sample log-probabilities that differ by up to 2e-6 nats in float32. In turn it gives the same bits.
+        """
+        answers = [await self.complete(num_samples=1, seed=seed) for seed in range(num_samples)]
+        return Completion(choices=tuple(choice for answer in answers for choice in answer.choices))
+
+    async def until_sampling(self) -> None:
+        """Wait until the running server has sampled a token: by its own count, which begins at zero."""
+        async with asyncio.timeout(SERVE_SECONDS), self._client() as client:
+            while not SAMPLED.search(await _text(client, "/metrics")):  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.005)
 
     async def stamped(self, max_tokens: int = 8) -> Stamped:
         """Sample by the route that tells with which weights; the server needs enable_scale_out."""
@@ -153,9 +173,20 @@ class Engine:
         return await self._ask("/inference/v1/generate", body, Stamped)
 
     async def _ask(self, path: str, body: dict[str, JsonValue], answer: type[Answer]) -> Answer:
-        async with httpx.AsyncClient(timeout=SERVE_SECONDS, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
-            response = await client.post(f"http://{self.address}:{PORT}{path}", json=body)
+        async with self._client() as client:
+            response = await client.post(path, json=body)
         return answer.model_validate_json(response.raise_for_status().content)
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"http://{self.address}:{PORT}",
+            timeout=SERVE_SECONDS,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        )
+
+
+async def _text(client: httpx.AsyncClient, path: str) -> str:
+    return (await client.get(path)).raise_for_status().text
 
 
 @asynccontextmanager

@@ -49,4 +49,4 @@ async def test_two_ranks_start_meet_train_offload_and_end(
     assert group.device_bytes > 0
     assert trained[0] == trained[1]
     assert [answer.device_bytes for answer in moved] == [0, 0]
-    assert set(psutil.Process().children()) == before
+    assert set(psutil.Process().children()) <= before

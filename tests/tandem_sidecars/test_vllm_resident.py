@@ -20,7 +20,7 @@ from tests.tandem_sidecars.training import weights_in
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
 SAME = 1e-6
-"""Nats between two servers with the same weights."""
+"""Nats between two servers with the same weights that compute the same batches, one sample after another."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -42,7 +42,7 @@ def _scaled(policy: Path, folder: Path, factor: float) -> Path:
 
 async def _fresh(engine: Engine, policy: Path, generation: Generation) -> Completion:
     async with engine.serving(policy, generation):
-        return await engine.complete()
+        return await engine.complete_in_turn()
 
 
 def _largest_difference(one: Completion, other: Completion) -> float:
@@ -63,13 +63,13 @@ async def test_three_generations_in_place_answer_as_freshly_started_servers_do(
     generation = [write_generation(initial, weights_in(it), tmp_path / it.name, i) for i, it in enumerate(policies)]
     async with engine.resident(initial, generation[0]) as strategy:
         (server,) = strategy.servers
-        answers = [await engine.complete()]
+        answers = [await engine.complete_in_turn()]
         await strategy.abort()
         await serve(strategy, generation[1])
-        answers.append(await engine.complete())
+        answers.append(await engine.complete_in_turn())
         await strategy.abort()
         await serve(strategy, generation[2])
-        answers.append(await engine.complete())
+        answers.append(await engine.complete_in_turn())
 
         assert [it.pid for it in strategy.servers] == [server.pid]
 
@@ -179,7 +179,7 @@ async def test_an_abort_between_generations_hands_back_what_there_is(
 
     async with engine.resident(untied_policy, generation) as strategy:
         sampling = asyncio.create_task(engine.complete(num_samples=256, max_tokens=57, ignore_eos=True))
-        await asyncio.sleep(0.3)
+        await engine.until_sampling()
         held_bytes = await strategy.release()
         completion = await asyncio.wait_for(sampling, SERVE_SECONDS)
 

@@ -171,7 +171,7 @@ async def test_an_abort_hands_back_what_was_sampled_so_far_with_its_logprobs(
 
     async with engine.serving(untied_policy, generation) as strategy:
         sampling = asyncio.create_task(engine.complete(num_samples=256, max_tokens=57, ignore_eos=True))
-        await asyncio.sleep(0.3)
+        await engine.until_sampling()
         await strategy.abort()
         completion = await asyncio.wait_for(sampling, SERVE_SECONDS)
 

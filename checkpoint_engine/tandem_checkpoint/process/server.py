@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 GROUP_POLL_SECONDS = 0.002
 REAP_SECONDS = 2.0
 """A zygote reaps in milliseconds."""
+STANDING_STEP = "loading"
+"""With this step a server's engine is built, and its shared memory with it; what remains is to take weights."""
 LAST_STEP = "listening"
 """With this step a server has all the shared memory that it will have."""
 
@@ -75,6 +77,7 @@ class Server:
         """Wait for a step and return it; raise ChildGone with the cause where the server fails or ends instead.
 
         Raises CommandRefused where the server does not do what it was told, and is as it was before.
+        A server that is known to stand may die at any time: its shared memory is known from then on.
         """
         while True:
             answer = await self._receive()
@@ -82,8 +85,11 @@ class Server:
                 raise ChildGone(answer.reason)
             if isinstance(answer, Refused):
                 raise CommandRefused(answer.reason)
-            if answer.step == LAST_STEP:
+            if answer.step in (STANDING_STEP, LAST_STEP):
+                await self._noted()
                 self._noting = asyncio.create_task(self._note_segments(), name="note shared memory")
+            if answer.step == STANDING_STEP:
+                await self._noted()
             if answer.step == step:
                 return answer
 
@@ -108,8 +114,7 @@ class Server:
                 reap_group(self.pid)
                 await asyncio.sleep(GROUP_POLL_SECONDS)
         reap_strays()
-        if self._noting is not None:
-            await self._noting
+        await self._noted()
         self._traces.sweeper.sweep_later(self._segments, self._traces.scratch)
         self._channel.close()
         self._traces.output.close()
@@ -120,6 +125,11 @@ class Server:
         if not done:
             logger.warning("the zygote has not reaped server process %d; killing it as well", self.pid)
             await self._kill_parent()
+
+    async def _noted(self) -> None:
+        """Wait for a note that is being made; who gives up waiting does not end it."""
+        if self._noting is not None:
+            await asyncio.shield(self._noting)
 
     async def _note_segments(self) -> None:
         """Note the shared memory that the group uses now: once it is killed, nobody can tell."""

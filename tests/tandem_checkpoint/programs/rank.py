@@ -23,7 +23,8 @@ from tandem_checkpoint.process.commands import (
     Saved,
 )
 
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 2.0
+"""Ten times as long as tests wait for an answer that is to come too late."""
 
 
 def main() -> None:
