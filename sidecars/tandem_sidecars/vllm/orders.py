@@ -34,10 +34,13 @@ class Orders:
         self._engine = engine
         self._answer = answer
         self._paused = False
+        self._holding: asyncio.Task[None] | None = None
         self._asleep: set[str] = set()
 
     async def carry_out(self, command: ServerCommand) -> None:
         """Do what the command says and answer it. After any error the server must end: its weights may be half new."""
+        if self._holding is not None and self._holding.done():
+            self._holding.result()
         match command:
             case Bind():
                 await self._bind(command)
@@ -49,10 +52,18 @@ class Orders:
             case Go():
                 self._answer(Refused(reason="the server runs already"))
 
+    async def hold(self) -> None:
+        """Have requests wait from the first one on. vLLM's pause rests 20 ms for what it has ended: nothing here."""
+        self._holding = asyncio.create_task(self.pause(), name="pause")
+        while not self._holding.done() and not await self._engine.is_paused():
+            continue  # each turn is a question to vLLM's engine core, and its answer
+        if self._holding.done():
+            self._holding.result()
+
     async def pause(self) -> None:
         """Hand back what is being generated; new requests are taken and wait."""
-        await self._engine.pause_generation(mode="abort")
         self._paused = True
+        await self._engine.pause_generation(mode="abort")
 
     async def _bind(self, command: Bind) -> None:
         """Compare, then put in place, then answer with the new weights only. A misfit leaves all as it was."""

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI
-from vllm.config import ModelConfig, VllmConfig
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.serve.utils.fingerprint import get_system_fingerprint
-from vllm.renderers import renderer_from_config
+from vllm.renderers import BaseRenderer, renderer_from_config
 from vllm.tasks import SupportedTask
 from vllm.usage.usage_lib import UsageContext
 
@@ -41,12 +41,8 @@ class Recipe:
     """What vLLM has set in the environment meanwhile."""
     app: FastAPI
     """The routes of a server that can do TASKS."""
-
-    def app_for(
-        self, arguments: Namespace, tasks: tuple[SupportedTask, ...] | None = None, model: ModelConfig | None = None
-    ) -> FastAPI:
-        """Do what vLLM's build_app does, or return what it has made already."""
-        return self.app if tasks == TASKS else build_app(arguments, tasks, model)
+    renderer: BaseRenderer
+    """Tokenizer and chat template at work."""
 
 
 def make_recipe(words: Sequence[str]) -> Recipe:
@@ -55,7 +51,10 @@ def make_recipe(words: Sequence[str]) -> Recipe:
     engine_arguments = AsyncEngineArgs.from_cli_args(arguments)
     with _noted_environment() as variables:
         config = engine_arguments.create_engine_config(USAGE)
-    return Recipe(arguments, engine_arguments, config, variables, build_app(arguments, TASKS, config.model_config))
+    app = build_app(arguments, TASKS, config.model_config)
+    # It fills vLLM's caches of tokenizers and chat templates too, and starts no thread before it is asked something.
+    renderer = renderer_from_config(config)
+    return Recipe(arguments, engine_arguments, config, variables, app, renderer)
 
 
 class Recipes:
@@ -73,7 +72,6 @@ class Recipes:
     def _make(self, words: tuple[str, ...]) -> Recipe | None:
         try:
             recipe = make_recipe(words)
-            renderer_from_config(recipe.config)  # fills vLLM's caches of tokenizers and chat templates
             get_system_fingerprint(recipe.config)
         except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, the zygote must go on for other servers
             return None

@@ -1,4 +1,4 @@
-"""One vLLM server: parse, wait for the word to go, build the engine, take weights, answer OpenAI requests.
+"""One vLLM server: parse, build the HTTP side, wait for the word to go, build the engine, take weights, answer.
 
 Everything but the weights stands before they are asked for, so a start and the export that it waits for overlap.
 """
@@ -6,35 +6,26 @@ Everything but the weights stands before they are asked for, so a start and the 
 import asyncio
 import logging
 import os
+import signal
 import threading
-from argparse import Namespace
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import setproctitle
 import uvloop
-from vllm.engine.protocol import EngineClient
-from vllm.entrypoints.launchers.api_server import entry
 from vllm.entrypoints.launchers.launcher import setup_server
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from tandem_checkpoint.process.channel import ChannelClosed, ChildChannel
 from tandem_checkpoint.process.commands import SERVER_COMMAND, Go, Refused, ServerCommand, ServerFailed, ServerStep
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, die_with_parent
+from tandem_sidecars.vllm.front import Front
 from tandem_sidecars.vllm.orders import Orders
-from tandem_sidecars.vllm.recipes import USAGE, Recipe, make_recipe
+from tandem_sidecars.vllm.recipes import Recipe, make_recipe
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections that wait while the server starts; the kernel's own limit (net.core.somaxconn) may be lower."""
-STAND_SECONDS = 60.0
-"""Time from the engine's start to the HTTP server's first answer."""
-HEALTH = b"GET /health HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
-
-
-class ServerEnded(Exception):  # noqa: N818 - what has happened, not whose mistake it is
-    """vLLM has stopped serving by itself."""
 
 
 def run(channel: ChildChannel, words: Sequence[str], recipe: Recipe | None) -> int:
@@ -55,69 +46,55 @@ async def _serve(channel: ChildChannel, recipe: Recipe) -> None:
     address, listener = setup_server(recipe.arguments, reuse_port=False)
     listener.listen(BACKLOG)
     _tell(channel, ServerStep(step="prepared"))
-    command = SERVER_COMMAND.validate_json(channel.receive())
-    assert isinstance(command, Go)
-    _take_children_along()
-    engine = await _build_engine(recipe)
-    orders = Orders(engine, lambda answer: _tell(channel, answer))
-    entry.build_app = recipe.app_for  # by which build_and_serve makes its routes
-    serving = _serve_http(engine, entry.build_and_serve(engine, address, listener, recipe.arguments))
+    front = Front(recipe)
     work = [
-        asyncio.create_task(_obey(channel, orders, recipe.arguments), name="commands"),
-        asyncio.create_task(serving, name="HTTP server"),
+        asyncio.create_task(_obey(channel, front), name="commands"),
+        asyncio.create_task(front.serve(address, listener), name="HTTP server"),
     ]
     (ended, *_), _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
     # No orderly shutdown: what the workers hold may be half new, so nothing may run on.
     os._exit(_explain(channel, ended.exception()))
 
 
-async def _build_engine(recipe: Recipe) -> AsyncLLM:
-    """Start vLLM's engine, as build_async_engine_client does, but with a configuration that is there already."""
-    words = recipe.engine_arguments
-    engine: AsyncLLM = AsyncLLM.from_vllm_config(
-        recipe.config,
-        usage_context=USAGE,
-        enable_log_requests=words.enable_log_requests,
-        aggregate_engine_logging=words.aggregate_engine_logging,
-        disable_log_stats=words.disable_log_stats,
-    )
-    await engine.reset_mm_cache()
-    return engine
-
-
-async def _obey(channel: ChildChannel, orders: Orders, arguments: Namespace) -> None:
-    """Hold all requests back until there are weights, and carry out what the engine says."""
-    await orders.pause()
-    await _answers(arguments.host, arguments.port)
+async def _obey(channel: ChildChannel, front: Front) -> None:
+    """Start the engine at the word to go, hold all requests back until there are weights, and carry out what the
+    engine says.
+    """
+    await front.stands()
+    assert isinstance(await _first_command(channel), Go)
+    _take_children_along()
+    engine = front.start_engine()
+    orders = Orders(engine, lambda answer: _tell(channel, answer))
+    await orders.hold()
+    await front.open()  # only now: no request comes before the pause
     _tell(channel, ServerStep(step="loading"))
     next_command = _listen(channel)
     while True:
         await orders.carry_out(await next_command())
 
 
+async def _first_command(channel: ChildChannel) -> ServerCommand:
+    """Return the first command. No thread reads it: the engine is forked from here, and a fork has no threads."""
+    said, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(channel.fileno(), said.set)
+    await said.wait()
+    loop.remove_reader(channel.fileno())
+    os.set_blocking(channel.fileno(), True)  # uvloop has changed that
+    return SERVER_COMMAND.validate_json(channel.receive())
+
+
 def _take_children_along() -> None:
     """Have every process that is forked from here end with the one that forked it: vLLM's engine and its workers."""
     os.environ.pop(PARENT_VARIABLE, None)
-    os.register_at_fork(after_in_child=die_with_parent)
+    os.register_at_fork(after_in_child=_become_child)
 
 
-async def _serve_http(engine: EngineClient, serving: Coroutine[None, None, Awaitable[None]]) -> None:
-    """Run the HTTP server, which is not to end before this process does; no request comes before the pause."""
-    while not await engine.is_paused():  # each turn is a question to vLLM's engine core, and its answer
-        continue
-    await (await serving)
-    raise ServerEnded("it has stopped by itself; its log has the cause")
-
-
-async def _answers(host: str, port: int) -> None:
-    """Return once the HTTP server answers: a connection alone says nothing, as the kernel takes it before."""
-    async with asyncio.timeout(STAND_SECONDS):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(HEALTH)
-        status = await reader.readline()
-        writer.close()
-    if status.split()[1:2] != [b"200"]:
-        raise ServerEnded(f"it answered {status.decode()!r} when asked for its health")
+def _become_child() -> None:
+    """Hear signals oneself: what the HTTP server has set up for them would tell its own loop, in the parent."""
+    die_with_parent()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _listen(channel: ChildChannel) -> Callable[[], Awaitable[ServerCommand]]:
