@@ -9,7 +9,7 @@ from time import monotonic, time
 from tandem_api.history import IterationRecord
 from tandem_api.job.status import Phase
 from tandem_master.data.catalogue import open_groups
-from tandem_master.rollout.phase import RolloutSummary, roll_out
+from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
 from tandem_master.run import Run
 from tandem_master.sampling.mixture import Drawing, draw_problems
 from tandem_master.training import Trained, train
@@ -23,12 +23,13 @@ async def run_iteration(run: Run, iteration: int) -> None:
     started = monotonic()
     await draw(run, iteration)
     run.board.show(activity="changing to inference", completed_trajectories=0, wanted_trajectories=0)
-    to_infer = run.switcher.to_infer(iteration - 1, iteration)
-    serving = await run.stop.bound(to_infer, grace_seconds=SWITCH_GRACE_SECONDS)
-    run.stop.check()
-    run.board.show(generation=iteration - 1)
-    show_switch(run, Phase.INFER)
-    rollout = await run.stop.bound(roll_out(run, serving, iteration), grace_seconds=0.0)
+    async with planned(run, iteration) as ahead:
+        to_infer = run.switcher.to_infer(iteration - 1, iteration, ahead.follow)
+        serving = await run.stop.bound(to_infer, grace_seconds=SWITCH_GRACE_SECONDS)
+        run.stop.check()
+        run.board.show(generation=iteration - 1)
+        show_switch(run, Phase.INFER)
+        rollout = await run.stop.bound(roll_out(run, serving, ahead, iteration), grace_seconds=0.0)
     run.stop.check()
     run.board.show(activity="changing to training")
     to_train = run.switcher.to_train(iteration - 1, iteration)

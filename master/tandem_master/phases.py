@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, time
-from typing import Literal
+from typing import Any, Literal
 
 from tandem_api.critical_path import critical_path
 from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
@@ -23,11 +23,12 @@ from tandem_master.mastership import Mastership
 from tandem_master.members import MemberId, Membership, read_membership
 from tandem_master.readiness import describe_pending, direction_of, missing_shards, pending_members, switch_name
 from tandem_master.serving import Serving
-from tandem_master.tasks import together
+from tandem_master.tasks import alongside, together
 from tandem_master.watched import WatchedKeys, watched
 
 logger = logging.getLogger(__name__)
 
+Beside = Callable[[Serving], Coroutine[Any, Any, None]]
 MOST_RECENT = 10
 """Switches that are remembered for people to look at."""
 
@@ -90,17 +91,20 @@ class Switcher:
         """The last ten complete switches, newest first."""
         return self._recent
 
-    async def to_infer(self, generation: int, iteration: int) -> Serving:
+    async def to_infer(self, generation: int, iteration: int, beside: Beside | None = None) -> Serving:
         """Make all members ready to sample with `generation`; return who serves it, now and as it changes.
 
-        Rollout-only pods are not waited for: they serve as soon as they can.
+        Rollout-only pods are not waited for: they serve as soon as they can. `beside` runs while the switch does, and
+        is cancelled at its end.
 
         Errors: SwitchError names who failed, has gone or is missing at the deadline.
         """
         seconds = self._spec.train_to_infer_deadline_seconds
         desired = self._next(Phase.INFER, generation, iteration, seconds)
-        await self._switch(desired, seconds)
-        return Serving(self._parties.members, self._parties.keys, desired)
+        serving = Serving(self._parties.members, self._parties.keys, desired)
+        switching = self._switch(desired, seconds)
+        await (switching if beside is None else alongside(switching, beside(serving)))
+        return serving
 
     async def to_train(self, generation: int, iteration: int) -> None:
         """Make all trainers ready to train from `generation`. Errors: as to_infer."""

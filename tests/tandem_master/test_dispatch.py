@@ -9,6 +9,7 @@ import pytest
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout import dispatch as dispatching
+from tandem_master.rollout.ahead import Ahead
 from tandem_master.rollout.dispatch import dispatch
 from tandem_master.rollout.pool import ServerPool
 from tandem_master.rollout.segments import Ask, Completion, FinishReason
@@ -40,7 +41,7 @@ async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
         delivered.append(completions)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch([ASK], pool_of(*servers), CompletionApi(client, temperature=0.7), deliver)
+        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of(*servers), deliver)
     return delivered[0]
 
 
@@ -95,7 +96,7 @@ async def test_a_dead_server_is_asked_once_and_not_by_every_request() -> None:
 
     pool = pool_of("http://a", "http://b", max_outstanding=2)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch([ASK] * 40, pool, CompletionApi(client, temperature=0.7), ignore)
+        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK] * 40), pool, ignore)
 
     assert (hosts.count("a"), hosts.count("b")) == (1, 40)
 
@@ -132,7 +133,8 @@ async def test_a_request_at_a_server_that_leaves_goes_to_another_one() -> None:
 
     pool = pool_of("http://a", "http://b")
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client, asyncio.timeout(5):
-        running = asyncio.create_task(dispatch([ASK], pool, CompletionApi(client, temperature=0.7), ignore))
+        ahead = Ahead(CompletionApi(client, temperature=0.7), [ASK])
+        running = asyncio.create_task(dispatch(ahead, pool, ignore))
         first = await asked.get()
         await pool.update({"http://b": "one"})
         await running
@@ -178,6 +180,13 @@ async def test_the_least_busy_server_is_taken() -> None:
 
     async with pool.seat(3) as first, pool.seat(1) as second, pool.seat(1) as third:
         assert (first.server, second.server, third.server) == ("a", "b", "b")
+
+
+async def test_a_server_that_is_preferred_is_taken_before_a_less_busy_one_where_it_has_the_seats() -> None:
+    pool = pool_of("a", "b", max_outstanding=4)
+
+    async with pool.seat(3) as first, pool.seat(1, prefer="a") as second, pool.seat(1, prefer="a") as third:
+        assert (first.server, second.server, third.server) == ("a", "a", "b")
 
 
 async def test_a_full_server_makes_a_request_wait() -> None:

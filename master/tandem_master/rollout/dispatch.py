@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from tandem_master.errors import RolloutError
+from tandem_master.rollout.ahead import Ahead
 from tandem_master.rollout.pool import ServerPool, Station
 from tandem_master.rollout.segments import Ask, Completion
-from tandem_master.rollout.server import CompletionApi, ServerLost, ServerUnavailable
+from tandem_master.rollout.server import ServerLost, ServerUnavailable
 from tandem_master.tasks import together
 
 logger = logging.getLogger(__name__)
@@ -20,23 +21,26 @@ PAUSE_SECONDS = 0.5
 Deliver = Callable[[Ask, tuple[Completion, ...]], Awaitable[None]]
 
 
-async def dispatch(asks: Sequence[Ask], pool: ServerPool, api: CompletionApi, deliver: Deliver) -> None:
-    """Send every request and hand each answer to `deliver` as it comes. Errors: RolloutError ends all."""
-    await together((_serve(ask, pool, api, deliver) for ask in asks), name="rollout")
+async def dispatch(ahead: Ahead, pool: ServerPool, deliver: Deliver) -> None:
+    """Send every request that was not sent ahead, and hand each answer to `deliver` as it comes.
+
+    Errors: RolloutError ends all.
+    """
+    await together((_serve(ask, pool, ahead, deliver) for ask in ahead.asks), name="rollout")
 
 
-async def _serve(ask: Ask, pool: ServerPool, api: CompletionApi, deliver: Deliver) -> None:
-    await deliver(ask, await _complete(ask, pool, api))
+async def _serve(ask: Ask, pool: ServerPool, ahead: Ahead, deliver: Deliver) -> None:
+    await deliver(ask, await _complete(ask, pool, ahead))
 
 
-async def _complete(ask: Ask, pool: ServerPool, api: CompletionApi) -> tuple[Completion, ...]:
+async def _complete(ask: Ask, pool: ServerPool, ahead: Ahead) -> tuple[Completion, ...]:
     failed: frozenset[str] = frozenset()
     reason = ""
     attempt = 1
     while attempt <= MAX_ATTEMPTS:
-        async with pool.seat(len(ask.trajectories), avoid=failed) as station:
+        async with pool.seat(len(ask.trajectories), avoid=failed, prefer=ahead.server_of(ask)) as station:
             try:
-                return await _ask(station, ask, api)
+                return await _ask(station, ask, ahead)
             except ServerUnavailable as error:
                 reason = str(error)
                 logger.warning("%s: attempt %d of %d: %s", ask.trajectories[0].id, attempt, MAX_ATTEMPTS, error)
@@ -50,9 +54,9 @@ async def _complete(ask: Ask, pool: ServerPool, api: CompletionApi) -> tuple[Com
     raise RolloutError(f"rollout: {MAX_ATTEMPTS} servers in turn gave no samples; the last: {reason}")
 
 
-async def _ask(station: Station, ask: Ask, api: CompletionApi) -> tuple[Completion, ...]:
+async def _ask(station: Station, ask: Ask, ahead: Ahead) -> tuple[Completion, ...]:
     """Return a server's answer. Errors: as CompletionApi; ServerLost as soon as it has left."""
-    asking = asyncio.create_task(api.complete(station.server, ask), name=f"ask {station.server}")
+    asking = asyncio.create_task(ahead.complete(station.server, ask), name=f"ask {station.server}")
     leaving = asyncio.create_task(station.gone.wait(), name=f"leaving of {station.server}")
     try:
         await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer.store import Outcome
 from tandem_master.rewards.rule import score_response
+from tandem_master.rollout.ahead import Ahead
 from tandem_master.rollout.dispatch import dispatch
 from tandem_master.rollout.pool import ServerPool
 from tandem_master.rollout.segments import Ask, Completion, extend, plan_asks
@@ -64,13 +67,26 @@ class Rollout:
         return Outcome(longer.model_copy(update={"reward": score.reward}), score.correct)
 
 
-async def roll_out(run: Run, serving: Serving, iteration: int) -> RolloutSummary:
-    """Sample with generation iteration - 1 whatever is unfinished. Errors: RolloutError."""
+@asynccontextmanager
+async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
+    """Plan the requests that sample with generation iteration - 1 whatever is unfinished; give what sends them ahead.
+
+    What waits for an answer at the end of the context is cancelled.
+    """
     recipe = run.spec.recipe
-    started = monotonic()
     unfinished = await asyncio.to_thread(run.buffer.unfinished)
     asks = plan_asks(unfinished, iteration - 1, run.limits, seed=recipe.seed, iteration=iteration)
-    num_asked = sum(len(ask.trajectories) for ask in asks)
+    ahead = Ahead(CompletionApi(run.client, recipe.temperature), asks)
+    try:
+        yield ahead
+    finally:
+        await ahead.close()
+
+
+async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> RolloutSummary:
+    """Have the servers answer what is planned. Errors: RolloutError."""
+    started = monotonic()
+    num_asked = sum(len(ask.trajectories) for ask in ahead.asks)
     num_finished = (await asyncio.to_thread(run.buffer.totals, iteration)).num_finished
     rollout = Rollout(run, iteration, num_finished=num_finished)
     run.board.show(
@@ -81,8 +97,8 @@ async def roll_out(run: Run, serving: Serving, iteration: int) -> RolloutSummary
     )
     servers = serving.servers()
     pool = ServerPool(servers)
-    asking = dispatch(asks, pool, CompletionApi(run.client, recipe.temperature), rollout.deliver)
-    await alongside(asking, _follow(serving, servers, pool))
+    ahead.keep(servers)
+    await alongside(dispatch(ahead, pool, rollout.deliver), _follow(serving, servers, pool))
     summary = RolloutSummary(rollout.num_tokens, monotonic() - started)
     logger.info(
         "iteration %d: %d trajectories, %d tokens sampled; requests answered: %s",

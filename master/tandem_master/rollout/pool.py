@@ -81,14 +81,17 @@ class ServerPool:
             self._changed.notify_all()
 
     @asynccontextmanager
-    async def seat(self, num_samples: int, avoid: frozenset[str] = frozenset()) -> AsyncIterator[Station]:
+    async def seat(
+        self, num_samples: int, avoid: frozenset[str] = frozenset(), prefer: str | None = None
+    ) -> AsyncIterator[Station]:
         """Hold `num_samples` seats at the least busy server while the context is open.
 
         A request that is wider than a whole server waits until that server is idle. Servers that have failed lately,
-        and those in `avoid`, are taken only where there is no other. Errors: RolloutError where no server is left.
+        and those in `avoid`, are taken only where there is no other. `prefer` is taken before those that are less
+        busy, where it is well and has the seats. Errors: RolloutError where no server is left.
         """
         async with self._changed:
-            station = await self._free_station(num_samples, avoid)
+            station = self._preferred(prefer, num_samples, avoid) or await self._free_station(num_samples, avoid)
             station.outstanding += num_samples
         try:
             yield station
@@ -122,5 +125,11 @@ class ServerPool:
         station = min(wanted or trusted or unasked or stations, key=lambda one: one.outstanding, default=None)
         if station is None:
             return None
-        fits = station.outstanding == 0 or station.outstanding + num_samples <= self._max_outstanding
-        return station if fits else None
+        return station if self._fits(station, num_samples) else None
+
+    def _preferred(self, server: str | None, num_samples: int, avoid: frozenset[str]) -> Station | None:
+        station = None if server is None or server in avoid else self._stations.get(server)
+        return station if station is not None and station.is_trusted and self._fits(station, num_samples) else None
+
+    def _fits(self, station: Station, num_samples: int) -> bool:
+        return station.outstanding == 0 or station.outstanding + num_samples <= self._max_outstanding
