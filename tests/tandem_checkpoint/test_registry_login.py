@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from etcd3aio import Etcd3Client
-from etcd3aio.auth import PermissionType
-from etcd3aio.kv import prefix_range_end
 
 from tandem_checkpoint.registry.credentials import EtcdCredentials
 from tandem_checkpoint.registry.errors import Fenced, RegistryRefused, RegistryUnreachable
@@ -16,29 +14,12 @@ from tandem_checkpoint.registry.mirror import mirrored
 from tandem_checkpoint.registry.store import Absent, Put
 from tests.tandem_checkpoint.certificates import Authority, Pair
 from tests.tandem_checkpoint.etcd_process import EtcdProcess, free_address
+from tests.tandem_checkpoint.etcd_users import PASSWORD, PREFIX, USER, forbid_strangers
 
 pytestmark = pytest.mark.etcd
 
-USER = "tandem"
-PASSWORD = "correct horse"
-PREFIX = "/tandem/v1/"
 SOON = 20.0
 LEASE_SECONDS = 3
-
-
-async def forbid_strangers(client: Etcd3Client) -> None:
-    """Have etcd ask for a user: `root`, who may do everything, and ours, who may read and write our keys."""
-    auth = client.auth
-    assert auth is not None
-    await auth.role_add("root")
-    await auth.user_add("root", "root")
-    await auth.user_grant_role("root", "root")
-    await auth.role_add(USER)
-    end = prefix_range_end(PREFIX)
-    await auth.role_grant_permission(USER, PREFIX, end, perm_type=PermissionType.READWRITE)
-    await auth.user_add(USER, PASSWORD)
-    await auth.user_grant_role(USER, USER)
-    await auth.auth_enable()
 
 
 async def change_password(endpoint: str, password: str) -> None:

@@ -1,6 +1,7 @@
 """A pod's volumes as folders, its containers' environment, and mount paths translated."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,21 @@ def test_the_pod_has_the_last_word_on_a_variable(monkeypatch: pytest.MonkeyPatch
     environment = container_environment(HYBRID, container, {}, ADDRESS, tmp_path)
 
     assert (environment["LANG"], environment["EMPTY"]) == ("de_DE.UTF-8", "")
+
+
+def test_a_secret_that_others_have_made_is_a_folder_of_this_machine(folders: Folders, tmp_path: Path) -> None:
+    plan = plan_with(name="math", checkpoints={"claimName": "math"}, tls={"secretName": "keys"})
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "ca.crt").write_text("authority")
+
+    volumes = make_volumes(plan, pod_of(plan, "math-hybrid-0"), replace(folders, secrets={"keys": tmp_path / "keys"}))
+
+    assert (volumes["tls"] / "ca.crt").read_text() == "authority"
+    assert (volumes["secret"] / TOKEN_KEY).read_text() == plan.secret.string_data[TOKEN_KEY]
+
+
+def test_a_secret_that_is_not_on_this_machine_is_named(folders: Folders) -> None:
+    plan = plan_with(name="math", checkpoints={"claimName": "math"}, tls={"secretName": "keys"})
+
+    with pytest.raises(MachineError, match="Secret keys: this machine has none of that name"):
+        make_volumes(plan, pod_of(plan, "math-hybrid-0"), folders)

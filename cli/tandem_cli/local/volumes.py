@@ -1,7 +1,8 @@
 """A pod's volumes as folders of this machine, and the paths of its containers translated to them."""
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tandem_cli.errors import MachineError
@@ -19,6 +20,8 @@ class Folders:
     """For everything else that goes when the run ends."""
     state: Path
     """The job's claim: the run folder."""
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    """Secrets that others have made, by name: folders with a file for each key."""
 
 
 def make_volumes(plan: Plan, pod: Pod, folders: Folders) -> dict[str, Path]:
@@ -36,10 +39,19 @@ def _make(plan: Plan, pod: Pod, volume: Volume, folders: Folders) -> Path:
         if volume.config_map is not None:
             _write(path, plan.config_map.data)
         if volume.secret is not None:
-            _write(path, plan.secret.string_data)
+            _write_secret(path, plan, volume.secret.secret_name, folders)
     except OSError as error:
         raise MachineError(f"{path}: cannot be written ({error.strerror}); free space or permit it") from None
     return path
+
+
+def _write_secret(folder: Path, plan: Plan, name: str, folders: Folders) -> None:
+    if name == plan.secret.metadata.name:
+        _write(folder, plan.secret.string_data)
+    elif name in folders.secrets:
+        shutil.copytree(folders.secrets[name], folder, dirs_exist_ok=True)
+    else:
+        raise MachineError(f"Secret {name}: this machine has none of that name; leave it out of the job")
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
