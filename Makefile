@@ -52,7 +52,7 @@ bench-operator: install ## Measure the operator beside JobSet's controller
 	$(BIN)/python tools/control-plane/build.py api-server bench
 	$(BIN)/python benchmarks/operator.py --quick --json build/operator.json
 
-bench-switch: install ## Measure what changing between training and inference costs (about 12 minutes)
+bench-switch: install ## Measure what changing between training and inference costs (about 18 minutes)
 	$(BIN)/python benchmarks/switch.py --quick --json build/switch.json
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)

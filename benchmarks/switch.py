@@ -6,9 +6,10 @@ Parts and their figures:
   tiny      `restart_speedup_vs_plain`: plain vLLM from its start to the first token, over ours from kill to first token
   large     `restart_speedup_vs_plain_large`, `bind_over_memcpy`, `inplace_over_memcpy`: 418 million parameters, float32
   switch    `full_switch_*_seconds`, `critical_path_share`, `floor_ratio` of a whole job (see switch_bench/switches.py)
-  two_pods, tp2, resident
-            the same job with two hybrid pods (`barrier_spread_seconds`), with tensor parallel 2, with servers that
-            stay: `full_switch_*_<part>` and the others
+  tp2       the figures of the three parts above with servers of two workers, tensor parallel 2: they end in `_tp2`
+  two_pods, resident, resident_tp2
+            the same job with two hybrid pods (`barrier_spread_seconds`), with servers that stay, with such of two
+            workers: `full_switch_*_<part>` and the others
   soak      `soak_*`: what grows over 1,000 switches in one run (--quick: 60), and p99 over median of both directions
 
 Medians of 10 samples; `--quick` starts the large policy plainly only 3 times. A part that fails is named under `failed`
@@ -36,11 +37,12 @@ from pathlib import Path  # noqa: E402
 from time import monotonic  # noqa: E402
 
 import psutil  # noqa: E402
+from benchmarks.switch_bench.cycles import TWO_WORKERS  # noqa: E402
 from benchmarks.switch_bench.policies import in_segments, make_large, make_toy  # noqa: E402
-from benchmarks.switch_bench.result import Result, rounded  # noqa: E402
+from benchmarks.switch_bench.result import Result, rounded, suffixed  # noqa: E402
 from benchmarks.switch_bench.soak import measure_soak  # noqa: E402
-from benchmarks.switch_bench.starts import measure_large, measure_tiny  # noqa: E402
-from benchmarks.switch_bench.switches import VARIANTS, measure_switches, measure_variant  # noqa: E402
+from benchmarks.switch_bench.starts import Counts, measure_large, measure_tiny  # noqa: E402
+from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, measure_variant  # noqa: E402
 
 SAMPLES, QUICK_PLAIN_SAMPLES = 10, 3
 SWITCHES, QUICK_SWITCHES = 1000, 60
@@ -86,18 +88,27 @@ class Report:
 
 def parts(toy: Path, folder: Path, numbers: Numbers) -> dict[str, Part]:
     """Return every part by its name, in the order in which they are measured."""
+    few = Counts(numbers.samples, numbers.plain_samples, numbers.plain_samples)
 
     def tiny() -> Result:
         with in_segments(toy / "policy") as policy:
-            return measure_tiny(policy, numbers.samples, numbers.plain_samples, folder)
+            return measure_tiny(policy, Counts(numbers.samples, numbers.samples, numbers.plain_samples), folder)
 
     def large() -> Result:
         with in_segments(make_large(folder / "large", toy)) as policy:
-            return measure_large(policy, numbers.samples, numbers.plain_samples, folder)
+            return measure_large(policy, few, folder)
 
     def switch() -> Result:
         with in_segments(toy / "policy") as policy:
             return measure_switches(toy, policy, numbers.samples, folder)
+
+    def tp2() -> Result:
+        with in_segments(toy / "policy") as policy:
+            tiny = measure_tiny(policy, few, folder, TWO_WORKERS)
+            switch = measure_switches(toy, policy, numbers.samples, folder, TP2, TWO_WORKERS)
+        with in_segments(make_large(folder / "large", toy)) as policy:
+            large = measure_large(policy, few, folder, TWO_WORKERS)
+        return suffixed({"tiny": tiny, "large": large, "switch": switch}, "_tp2")
 
     def variant(name: str) -> Part:
         return lambda: measure_variant(name, toy, numbers.samples, folder)
@@ -105,7 +116,8 @@ def parts(toy: Path, folder: Path, numbers: Numbers) -> dict[str, Part]:
     def soak() -> Result:
         return measure_soak(toy, numbers.switches, folder)
 
-    return {"tiny": tiny, "large": large, "switch": switch, **{name: variant(name) for name in VARIANTS}, "soak": soak}
+    variants = {name: variant(name) for name in VARIANTS}
+    return {"tiny": tiny, "large": large, "switch": switch, "tp2": tp2, **variants, "soak": soak}
 
 
 def run(names: Sequence[str], numbers: Numbers) -> dict[str, object]:
@@ -139,7 +151,7 @@ def run(names: Sequence[str], numbers: Numbers) -> dict[str, object]:
 
 def parse_options() -> argparse.Namespace:
     """Return the options."""
-    names = ("tiny", "large", "switch", *VARIANTS, "soak")
+    names = ("tiny", "large", "switch", "tp2", *VARIANTS, "soak")
     parser = argparse.ArgumentParser(description="measure what changing between training and inference costs")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SWITCHES} switches in one run, not {SWITCHES}")
     parser.add_argument("--only", action="append", choices=names, default=[], help="this part; may be repeated")

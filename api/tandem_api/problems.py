@@ -134,8 +134,8 @@ def _plain(value: object, path: Path, schema: Schema, problems: list[Problem]) -
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem(path, f"is {value}, wanted a finite number; write one"))
         return None
-    if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer():
-        return int(value)
+    if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer() and "enum" not in schema:
+        return int(value)  # of a choice of integers an API server takes none that is written with a point
     if value is None or isinstance(value, str | int | float):
         return value
     problems.append(Problem(path, f"is {value}, which YAML reads as a {type(value).__name__}; put it in quotes"))

@@ -1,7 +1,7 @@
 """Our servers between two generations: killed and forked again (Restart), or updated in place (Resident)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from time import perf_counter
 from benchmarks.switch_bench.first_token import Client, client_of
 from benchmarks.switch_bench.policies import Policy
 from benchmarks.switch_bench.result import PartError
+from pydantic import JsonValue
 from tests.tandem_sidecars.generations import Generation
 from tests.tandem_sidecars.serving import SERVE_SECONDS, Engine, Lent, running_engine
 
@@ -20,6 +21,10 @@ from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.resident import Resident
 from tandem_checkpoint.switch.strategies.restart import Restart
 
+Words = Mapping[str, JsonValue]
+"""vLLM's engine arguments beside those of the tests."""
+ONE_WORKER: Words = {}
+TWO_WORKERS: Words = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
 LIMIT = 1e-4
 """Nats within which a generation answers as it did before; the two generations are further apart."""
 
@@ -104,16 +109,18 @@ async def zygote_of(policy: Policy) -> AsyncIterator[Engine]:
 
 
 @asynccontextmanager
-async def restarting(engine: Engine, policy: Policy) -> AsyncIterator[Cycling]:
+async def restarting(engine: Engine, policy: Policy, workers: Words = ONE_WORKER) -> AsyncIterator[Cycling]:
     """Give a server that is restarted, after two cycles that do not count; it is gone at the end."""
-    async with _cycling(engine, policy, Restart(Lent(engine.zygote), [engine.command(policy.folder)])) as cycling:
+    strategy = Restart(Lent(engine.zygote), [engine.command(policy.folder, **workers)])
+    async with _cycling(engine, policy, strategy) as cycling:
         yield cycling
 
 
 @asynccontextmanager
-async def staying(engine: Engine, policy: Policy) -> AsyncIterator[Cycling]:
+async def staying(engine: Engine, policy: Policy, workers: Words = ONE_WORKER) -> AsyncIterator[Cycling]:
     """Give a server that is updated in place, after two cycles that do not count; it is gone at the end."""
-    async with _cycling(engine, policy, Resident(Lent(engine.zygote), [engine.command(policy.folder)])) as cycling:
+    strategy = Resident(Lent(engine.zygote), [engine.command(policy.folder, **workers)])
+    async with _cycling(engine, policy, strategy) as cycling:
         yield cycling
 
 

@@ -16,6 +16,8 @@ from tests.tandem_checkpoint.etcd_process import free_address
 from tandem_sidecars.vllm.preparation import CPU_ENVIRONMENT
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+UNBOUND = {**OFFLINE, "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""For a server of several workers: vLLM would bind each to processors of its own, and keeps one for itself."""
 TUNED: Mapping[str, str] = {
     **OFFLINE,
     **CPU_ENVIRONMENT,

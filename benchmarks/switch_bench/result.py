@@ -17,6 +17,15 @@ class Result:
     """By what is left out: why."""
 
 
+def suffixed(results: Mapping[str, Result], suffix: str) -> Result:
+    """Return several results as one, with a suffix on every figure; their samples are kept under their names."""
+    return Result(
+        {f"{key}{suffix}": value for result in results.values() for key, value in result.figures.items()},
+        {name: result.samples for name, result in results.items()},
+        {f"{key}{suffix}": why for result in results.values() for key, why in result.left_out.items()},
+    )
+
+
 class PartError(Exception):
     """A part could not be measured; the message says why, for people."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.switch_bench.copies import Memcpy
-from benchmarks.switch_bench.cycles import Cycle, restarting, staying, zygote_of
-from benchmarks.switch_bench.plain import OFFLINE, TUNED, plain_start
+from benchmarks.switch_bench.cycles import ONE_WORKER, Cycle, Words, restarting, staying, zygote_of
+from benchmarks.switch_bench.plain import OFFLINE, TUNED, UNBOUND, plain_start
 from benchmarks.switch_bench.policies import Policy
 from benchmarks.switch_bench.result import Result
 from tests.tandem_sidecars.serving import Engine
@@ -67,50 +67,65 @@ class LargeStarts:
         }
 
 
-def measure_tiny(policy: Policy, num_samples: int, num_tuned: int, folder: Path) -> Result:
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many samples there are of what."""
+
+    samples: int
+    """Of ours."""
+    plain: int
+    tuned: int
+
+
+def measure_tiny(policy: Policy, counts: Counts, folder: Path, workers: Words = ONE_WORKER) -> Result:
     """Return `restart_speedup_vs_plain`, and the same over a plain server with our servers' environment."""
     starts = TinyStarts()
-    asyncio.run(_tiny(policy, num_samples, num_tuned, folder / "plain.log", starts))
+    asyncio.run(_tiny(policy, counts, folder / "plain.log", workers, starts))
     return Result(starts.figures(), {"num_parameters": policy.num_parameters, **asdict(starts)})
 
 
-def measure_large(policy: Policy, num_samples: int, num_plain: int, folder: Path) -> Result:
+def measure_large(policy: Policy, counts: Counts, folder: Path, workers: Words = ONE_WORKER) -> Result:
     """Return `restart_speedup_vs_plain_large`, `bind_over_memcpy` and `inplace_over_memcpy`."""
     starts = LargeStarts()
-    asyncio.run(_large(policy, num_samples, num_plain, folder / "plain.log", starts))
+    asyncio.run(_large(policy, counts, folder / "plain.log", workers, starts))
     sizes = {"large_parameters": policy.num_parameters, "large_bytes": policy.num_bytes}
     return Result({**sizes, **starts.figures()}, asdict(starts))
 
 
-async def _tiny(policy: Policy, num_samples: int, num_tuned: int, log: Path, starts: TinyStarts) -> None:
-    async with zygote_of(policy) as engine, restarting(engine, policy) as cycling:
-        words = engine.command(policy.folder)
-        for number in range(num_samples):
-            starts.plain.append(await plain_start(words, OFFLINE, log))
-            if number < num_tuned:
+async def _tiny(policy: Policy, counts: Counts, log: Path, workers: Words, starts: TinyStarts) -> None:
+    async with zygote_of(policy) as engine, restarting(engine, policy, workers) as cycling:
+        words = engine.command(policy.folder, **workers)
+        for number in range(counts.samples):
+            if number < counts.plain:
+                starts.plain.append(await plain_start(words, UNBOUND if workers else OFFLINE, log))
+            if number < counts.tuned:
                 starts.tuned.append(await plain_start(words, TUNED, log))
             starts.restarts.append(await cycling.next())
 
 
-async def _large(policy: Policy, num_samples: int, num_plain: int, log: Path, starts: LargeStarts) -> None:
+async def _large(policy: Policy, counts: Counts, log: Path, workers: Words, starts: LargeStarts) -> None:
     memcpy = Memcpy.of(policy)
     async with zygote_of(policy) as engine:
-        await _restarts(engine, policy, memcpy, (num_samples, num_plain), log, starts)
-        async with staying(engine, policy) as cycling:
-            for number in range(num_samples):
-                starts.copies_beside_updates.append(memcpy.seconds(number))
+        await _restarts(engine, policy, memcpy, counts, log, workers, starts)
+        if workers:  # they go on looking for work for a while, which costs a copy beside them its processor
+            starts.copies_beside_updates.extend(memcpy.seconds(number) for number in range(counts.samples))
+        async with staying(engine, policy, workers) as cycling:
+            for number in range(counts.samples):
+                if not workers:
+                    starts.copies_beside_updates.append(memcpy.seconds(number))
                 starts.updates.append(await cycling.next())
 
 
 async def _restarts(
-    engine: Engine, policy: Policy, memcpy: Memcpy, numbers: tuple[int, int], log: Path, starts: LargeStarts
+    engine: Engine, policy: Policy, memcpy: Memcpy, counts: Counts, log: Path, workers: Words, starts: LargeStarts
 ) -> None:
-    """Restart and copy as often as the first number says; start plainly beside it as often as the second says."""
-    num_samples, num_plain = numbers
-    words = engine.command(policy.folder)
-    async with restarting(engine, policy) as cycling:
-        for number in range(num_samples):
-            if number < num_plain:
-                starts.plain.append(await plain_start(words, OFFLINE, log))
+    """Restart and copy as often as there are samples; start plainly beside it as often as is said of that."""
+    words = engine.command(policy.folder, **workers)
+    async with restarting(engine, policy, workers) as cycling:
+        for number in range(counts.samples):
+            if number < counts.plain:
+                starts.plain.append(await plain_start(words, UNBOUND if workers else OFFLINE, log))
+            if workers:
+                await cycling.strategy.release()
             starts.copies_beside_restarts.append(memcpy.seconds(number))
             starts.restarts.append(await cycling.next())

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.switch_bench.copies import Memcpy
-from benchmarks.switch_bench.cycles import Cycling, restarting, zygote_of
+from benchmarks.switch_bench.cycles import ONE_WORKER, Cycling, Words, restarting, zygote_of
 from benchmarks.switch_bench.floor import Floor, FloorProgram, floor_program
 from benchmarks.switch_bench.jobs import Changes, Job, job_manifest, refusal, write_job
 from benchmarks.switch_bench.plain import TUNED
@@ -24,10 +24,12 @@ from benchmarks.switch_bench.result import Result
 
 from tandem_api.history import SwitchRecord
 
+PLAIN: Changes = {}
+TP2: Changes = {"hybrid": {"gpusPerPod": 2}, "rollout": {"parallelism": {"tensor": 2}}}
 VARIANTS: Mapping[str, Changes] = {
     "two_pods": {"hybrid": {"replicas": 2}},
-    "tp2": {"hybrid": {"gpusPerPod": 2}, "rollout": {"parallelism": {"tensor": 2}}},
     "resident": {"switch": {"strategy": "Resident"}},
+    "resident_tp2": {**TP2, "switch": {"strategy": "Resident"}},
 }
 """Other jobs whose switches are measured; their figures end in the name."""
 
@@ -45,9 +47,14 @@ class Unavoidable:
     """Of a server that has just come up, over HTTP."""
 
 
-def measure_switches(toy: Path, policy: Policy, num_samples: int, folder: Path) -> Result:
-    """Return the figures of the plain job with one hybrid pod, and `floor_ratio`. `num_samples` switches each way."""
-    return asyncio.run(_measure(toy, policy, num_samples, folder))
+def measure_switches(
+    toy: Path, policy: Policy, num_samples: int, folder: Path, changes: Changes = PLAIN, workers: Words = ONE_WORKER
+) -> Result:
+    """Return the figures of a job with one hybrid pod, and `floor_ratio`. `num_samples` switches each way.
+
+    `workers` says to vLLM alone what `changes` says of the job's servers.
+    """
+    return asyncio.run(_measure(toy, policy, num_samples, folder, changes, workers))
 
 
 def measure_variant(name: str, toy: Path, num_samples: int, folder: Path) -> Result:
@@ -84,10 +91,12 @@ def floor_figures(switch_seconds: float, samples: list[Unavoidable]) -> dict[str
     }
 
 
-async def _measure(toy: Path, policy: Policy, num_samples: int, folder: Path) -> Result:
-    job = write_job(folder, "one_pod", job_manifest(toy, num_samples + 1))
-    async with zygote_of(policy) as engine, restarting(engine, policy) as cycling:
-        words = engine.command(policy.folder)
+async def _measure(
+    toy: Path, policy: Policy, num_samples: int, folder: Path, changes: Changes, workers: Words
+) -> Result:
+    job = write_job(folder, "one_pod_tp2" if workers else "one_pod", job_manifest(toy, num_samples + 1, changes))
+    async with zygote_of(policy) as engine, restarting(engine, policy, workers) as cycling:
+        words = engine.command(policy.folder, **workers)
         with floor_program(words, TUNED, folder / "floor.log") as program:
             memcpy = Memcpy.of(policy)
             half = num_samples // 2
@@ -106,6 +115,7 @@ async def _run(job: Job) -> list[SwitchRecord]:
 
 
 async def _unavoidable(program: FloorProgram, cycling: Cycling, memcpy: Memcpy, number: int) -> Unavoidable:
+    await cycling.strategy.release()  # a server's workers go on looking for work for a while, which costs a processor
     async with asyncio.timeout(START_SECONDS):
         floor = await asyncio.to_thread(program.sample)
     return Unavoidable(floor, memcpy.seconds(number), (await cycling.next()).first_token)

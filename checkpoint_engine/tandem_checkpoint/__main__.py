@@ -15,6 +15,7 @@ from tandem_api.engine import ENGINE_PORT_ROLLOUT, ENGINE_PORT_TRAIN
 from tandem_api.registry import Role
 from tandem_checkpoint.architectures import UnsupportedArchitecture
 from tandem_checkpoint.architectures.config import PolicyFolderError
+from tandem_checkpoint.architectures.split import SplitRefused
 from tandem_checkpoint.devices import choose_devices
 from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
 from tandem_checkpoint.http import build_app, serve
@@ -46,6 +47,7 @@ KNOWN_ERRORS = (
     SleepRefused,
     PolicyFolderError,
     UnsupportedArchitecture,
+    SplitRefused,
     MemberEnded,
     TokenTimeout,
     TimeoutError,

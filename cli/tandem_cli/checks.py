@@ -8,6 +8,7 @@ from tandem_api.job.pods import GpuSharing
 from tandem_api.job.policy import Dtype
 from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
+from tandem_checkpoint.architectures.split import SplitRefused, check_split
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
 from tandem_cli.local.environment import POD_FIELDS, is_known
@@ -54,6 +55,10 @@ def _policy_problems(spec: RLJobSpec) -> Iterator[str]:
         yield f"{field}: {folder}/tokenizer.json is missing; save the tokenizer beside the policy"
     if not list(folder.glob("*.safetensors")):
         yield f"{field}: {folder} holds no .safetensors file; save the policy with save_pretrained"
+    try:
+        check_split(config, spec.rollout.parallelism.tensor)
+    except SplitRefused as error:
+        yield str(error)
     if spec.hybrid.gpu.sharing is GpuSharing.NONE:
         yield from _cpu_problems(spec, config)
 

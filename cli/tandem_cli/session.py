@@ -129,13 +129,14 @@ def _mebibytes(num_bytes: int) -> int:
 
 def _check_ports(session: Session, plan: Plan) -> None:
     spec = session.job.spec
+    num_devices = max(spec.hybrid.gpus_per_pod, spec.rollout.elastic.gpus_per_pod)
     addresses = pod_addresses(session.network, (pod.metadata.name for pod in plan.pods))
     ports = [
         ENGINE_PORT_TRAIN,
         ENGINE_PORT_ROLLOUT,
         METRICS_PORT,
         RENDEZVOUS_PORT,
-        *range(SERVER_PORT, SERVER_PORT + max(spec.hybrid.gpus_per_pod, spec.rollout.elastic.gpus_per_pod)),
+        *range(SERVER_PORT, SERVER_PORT + num_devices // spec.rollout.parallelism.tensor),
     ]
     registry = etcd_address(session.network)
     check_free([(registry, CLIENT_PORT), (registry, PEER_PORT)])

@@ -8,7 +8,7 @@ from benchmarks.switch_bench.cycles import Answers, Cycle
 from benchmarks.switch_bench.floor import Floor
 from benchmarks.switch_bench.jobs import job_manifest, refusal
 from benchmarks.switch_bench.plain import plain_words
-from benchmarks.switch_bench.result import PartError, Result, rounded
+from benchmarks.switch_bench.result import PartError, Result, rounded, suffixed
 from benchmarks.switch_bench.starts import LargeStarts, TinyStarts
 from benchmarks.switch_bench.switches import VARIANTS, Unavoidable, floor_figures
 from benchmarks.switch_bench.usage import program_of, proportional_bytes
@@ -71,8 +71,17 @@ def test_a_restart_is_compared_with_both_plain_servers() -> None:
     assert figures["restart_speedup_vs_plain_tuned"] == pytest.approx(32.0)
 
 
-def test_this_version_takes_the_job_with_two_pods() -> None:
-    assert refusal(job_manifest(Path("toy"), 3, VARIANTS["two_pods"])) is None
+@pytest.mark.parametrize("name", VARIANTS)
+def test_this_version_takes_the_jobs_that_are_measured(name: str) -> None:
+    assert refusal(job_manifest(Path("toy"), 3, VARIANTS[name])) is None
+
+
+def test_figures_of_several_results_get_a_suffix() -> None:
+    tiny, large = Result({"a": 1.0}, {"plain": [1]}), Result({"b": 2.0}, {}, {"c": "no"})
+
+    both = suffixed({"tiny": tiny, "large": large}, "_tp2")
+
+    assert both == Result({"a_tp2": 1.0, "b_tp2": 2.0}, {"tiny": {"plain": [1]}, "large": {}}, {"c_tp2": "no"})
 
 
 def test_a_job_that_this_version_does_not_take_is_refused_with_its_field() -> None:
@@ -107,7 +116,7 @@ def test_a_part_that_fails_loses_nothing_of_the_others() -> None:
 def test_every_part_has_a_name(tmp_path: Path) -> None:
     names = list(parts(tmp_path, tmp_path, Numbers(10, 3, 60)))
 
-    assert names == ["tiny", "large", "switch", "two_pods", "tp2", "resident", "soak"]
+    assert names == ["tiny", "large", "switch", "tp2", "two_pods", "resident", "resident_tp2", "soak"]
 
 
 def test_small_figures_keep_their_digits_and_whole_numbers_stay() -> None:

@@ -54,6 +54,7 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "rollout": st.fixed_dictionaries(
             {},
             optional={
+                "parallelism": st.fixed_dictionaries({"tensor": st.sampled_from([1, 2, 4, 8])}),
                 "resources": RESOURCES,
                 "elastic": st.fixed_dictionaries(
                     {},

@@ -63,6 +63,7 @@ GOOD = (
     "hybrid: {resources: {requests: {cpu: 500m, memory: 1Gi}, limits: {cpu: '1', memory: 1024Mi}}}",
     "rollout: {resources: {requests: {cpu: '1.5'}, limits: {memory: 64Gi}}}",
     "rollout: {elastic: {replicas: 2, minReplicas: 2, maxReplicas: 2}}",
+    "{hybrid: {gpusPerPod: 4}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
     "hybrid: {replicas: 2.0}",
@@ -122,6 +123,16 @@ RELATIONS = (
         "rollout: {elastic: {gpusPerPod: 33}}",
         "rollout.elastic.gpusPerPod",
         "is more than one ResourceClaim holds; use at most 32, or sharing VisibleAll",
+    ),
+    bad(
+        "{hybrid: {gpusPerPod: 6}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
+        "hybrid.gpusPerPod",
+        "is no multiple of rollout.parallelism.tensor; choose one that is",
+    ),
+    bad(
+        "rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 6}}",
+        "rollout.elastic.gpusPerPod",
+        "is no multiple of rollout.parallelism.tensor; choose one that is",
     ),
     bad(
         "hybrid: {gpu: {sharing: None}, rdma: {}}",

@@ -84,7 +84,6 @@ def split_group(api_server: Access) -> Iterator[str]:
     for path in (
         "spec.trainer.parallelism.tensor",
         "spec.trainer.parallelism.pipeline",
-        "spec.rollout.parallelism.tensor",
     ):
         del at(schema, path)["maximum"]
     api_server.apply(definition)
@@ -176,16 +175,6 @@ def test_a_name_that_gives_no_names_to_pods_is_refused(judge: Judge, name: str, 
             "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {tensor: 2, pipeline: 2}}}",
             "spec.hybrid.gpusPerPod",
             "is no multiple of trainer.parallelism.tensor * pipeline; choose one that is",
-        ),
-        (
-            "{hybrid: {gpusPerPod: 6}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
-            "spec.hybrid.gpusPerPod",
-            "is no multiple of rollout.parallelism.tensor; choose one that is",
-        ),
-        (
-            "rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 6}}",
-            "spec.rollout.elastic.gpusPerPod",
-            "is no multiple of rollout.parallelism.tensor; choose one that is",
         ),
     ],
 )

@@ -12,7 +12,6 @@ from tests.tandem_api.schemas import nodes, root
 BAD = (*RELATIONS, *FIELDS, *UNKNOWN)
 OF_A_LATER_RELEASE = {
     "is no multiple of trainer.parallelism.tensor * pipeline; choose one that is",
-    "is no multiple of rollout.parallelism.tensor; choose one that is",
 }
 """Nothing breaks these while a split of 1 is the only one."""
 

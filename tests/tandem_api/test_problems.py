@@ -46,7 +46,11 @@ def test_three_lines_of_spec_are_a_job() -> None:
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("rollout: {parallelism: {tensor: 3}}", "spec.rollout.parallelism.tensor: is 3; use at most 1"),
+        ("rollout: {parallelism: {tensor: 3}}", "spec.rollout.parallelism.tensor: is 3; use 1, 2, 4 or 8"),
+        (
+            "rollout: {parallelism: {tensor: 2.0}}",
+            "spec.rollout.parallelism.tensor: is 2.0, wanted an integer; write a number such as 1",
+        ),
         ("recpie: {iterations: 5}", "spec.recpie: unknown field; did you mean spec.recipe?"),
         (
             "recipe: {iterations: many}",

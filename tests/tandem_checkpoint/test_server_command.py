@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tandem_checkpoint.architectures.split import SplitRefused
 from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import GpuToken
 from tandem_checkpoint.registry.mirror import Mirror
@@ -27,6 +28,14 @@ def option(command: Sequence[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
+def split(settings: Settings, num_tensor: int) -> Settings:
+    """Return the settings of the same job with servers of so many devices."""
+    rollout = settings.config.spec.rollout
+    parallelism = rollout.parallelism.model_copy(update={"tensor": num_tensor})
+    spec = settings.config.spec.model_copy(update={"rollout": rollout.model_copy(update={"parallelism": parallelism})})
+    return replace(settings, config=settings.config.model_copy(update={"spec": spec}))
+
+
 def side(settings: Settings) -> RolloutSide:
     around = Surroundings(settings, FakeRegistry(), Mirror(), 1, "incarnation")
     return RolloutSide(around, GpuToken(settings.shared / "gpu.token"))
@@ -44,14 +53,41 @@ def test_without_a_token_nobody_is_asked_for_one(settings: Settings) -> None:
 
 @pytest.mark.parametrize(("num_tensor", "executor"), [(1, "uni"), (2, "mp")])
 def test_a_server_on_several_devices_has_a_process_for_each(settings: Settings, num_tensor: int, executor: str) -> None:
-    rollout = settings.config.spec.rollout
-    parallelism = rollout.parallelism.model_copy(update={"tensor": num_tensor})
-    spec = settings.config.spec.model_copy(update={"rollout": rollout.model_copy(update={"parallelism": parallelism})})
-    config = settings.config.model_copy(update={"spec": spec})
+    command = server_command(split(settings, num_tensor), 8000)
 
-    command = server_command(replace(settings, config=config), 8000)
-
+    assert option(command, "--tensor-parallel-size") == str(num_tensor)
     assert option(command, "--distributed-executor-backend") == executor
+
+
+def on_gpus(settings: Settings) -> Settings:
+    """Return the settings of the same job on GPUs."""
+    return replace(settings, config=settings.config.model_copy(update={"device": "cuda"}))
+
+
+@pytest.mark.parametrize(
+    ("num_tensor", "devices"), [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])], ids=["one each", "two each"]
+)
+def test_the_servers_of_a_pod_share_its_gpus(tmp_path: Path, num_tensor: int, devices: list[str]) -> None:
+    four = settings_of(job_config(write_config(tmp_path / "policy"), num_ranks=4), tmp_path)
+    settings = on_gpus(split(four, num_tensor))
+
+    commands = [server_command(settings, 8000 + place) for place in range(len(devices))]
+
+    assert [option(command, "--device-ids") for command in commands] == devices
+
+
+def test_a_server_that_has_all_devices_of_its_pod_is_not_told_which(settings: Settings) -> None:
+    assert "--device-ids" not in server_command(on_gpus(split(settings, 2)), 8000)
+    assert "--device-ids" not in server_command(settings, 8000)
+
+
+def test_a_pod_registers_a_server_for_as_many_devices_as_one_takes(settings: Settings) -> None:
+    assert side(split(settings, 2)).record().servers == ("http://127.0.0.1:8000",)
+
+
+def test_a_policy_that_cannot_be_split_so_is_refused_before_anything_is_started(settings: Settings) -> None:
+    with pytest.raises(SplitRefused, match=r"parallelism\.tensor: 8 does not divide 4 query heads; use 1, 2 or 4"):
+        side(split(settings, 8))
 
 
 def test_servers_of_a_job_with_certificates_speak_tls(settings: Settings) -> None:

@@ -59,6 +59,22 @@ def test_a_cpu_wants_a_head_dimension_that_its_attention_takes(ground: Ground) -
     )
 
 
+def test_a_server_gets_whole_heads_on_each_of_its_devices(ground: Ground) -> None:
+    write_policy(ground.policy, num_attention_heads=6, num_key_value_heads=6)
+
+    lines = problems_of(
+        ground, hybrid={"gpusPerPod": 4, "gpu": {"sharing": "None"}}, rollout={"parallelism": {"tensor": 4}}
+    )
+
+    assert lines == ("spec.rollout.parallelism.tensor: 4 does not divide 6 key/value heads; use 1 or 2",)
+
+
+def test_a_server_on_two_devices_passes(ground: Ground) -> None:
+    ground.write_job(hybrid={"gpusPerPod": 2, "gpu": {"sharing": "None"}}, rollout={"parallelism": {"tensor": 2}})
+
+    check_job(read_job(ground.job))
+
+
 @pytest.mark.skipif(GPU_CONTROL.exists(), reason="this machine has a GPU")
 def test_a_gpu_is_asked_for_where_there_is_none(ground: Ground) -> None:
     assert problems_of(ground, hybrid={"gpusPerPod": 1}) == (

@@ -212,6 +212,18 @@ def test_ports_are_named_and_there_is_one_a_server() -> None:
     ]
 
 
+def test_servers_that_split_the_policy_are_fewer() -> None:
+    plan = plan_with(
+        hybrid={"gpusPerPod": 4}, rollout={"parallelism": {"tensor": 2}, "elastic": {"replicas": 1, "gpusPerPod": 2}}
+    )
+
+    hybrid = container_of(pod_of(plan, "math-8b-hybrid-0"), "rollout")
+    rollout_only = container_of(pod_of(plan, "math-8b-rollout-0"), "rollout")
+
+    assert [port.container_port for port in hybrid.ports] == [8702, 8000, 8001]
+    assert [port.container_port for port in rollout_only.ports] == [8702, 8000]
+
+
 def test_containers_have_the_least_privileges_and_pods_no_account() -> None:
     plan = plan_with(rollout={"elastic": {"replicas": 1}})
 

@@ -17,6 +17,9 @@ from tests.tandem_sidecars.training import weights_in
 
 NORM = "model.norm.weight"
 FUSED = "model.layers.0.mlp.gate_up_proj.weight"
+CUT = "model.layers.0.self_attn.o_proj.weight"
+"""Cut by columns."""
+BIAS = "model.layers.0.self_attn.qkv_proj.bias"
 
 
 class Model(nn.Module):
@@ -81,9 +84,42 @@ def test_a_rank_gets_its_rows_of_each_tensor(untied_policy: Path, generation: Ge
 
     copy(places)
 
-    gate, up = expected(untied_policy).chunk(2)
-    assert torch.equal(model.by_name[FUSED], torch.cat([gate.chunk(2)[1], up.chunk(2)[1]]))
-    assert not can_point(places)
+    assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
+
+
+def second_rows(policy: Path) -> torch.Tensor:
+    """Return what the second of two ranks holds of the fused projection."""
+    gate, up = expected(policy).chunk(2)
+    return torch.cat([gate.chunk(2)[1], up.chunk(2)[1]])
+
+
+def test_a_rank_reads_the_segment_itself_though_its_rows_lie_apart(untied_policy: Path, generation: Generation) -> None:
+    model = model_of(untied_policy, generation, rank=1, num_ranks=2)
+
+    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+
+    assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
+    assert torch.equal(model.by_name[CUT], weights_in(untied_policy)[CUT].chunk(2, dim=1)[1])
+    assert torch.equal(model.by_name[BIAS], second_biases(untied_policy))
+    with map_for_writing(generation.segment) as mapped:
+        mapped[:] = bytes(len(mapped))
+    assert not model.by_name[FUSED].any()
+    assert not model.by_name[CUT].any()
+
+
+def second_biases(policy: Path) -> torch.Tensor:
+    """Return what the second of two ranks holds of the fused biases, which are less than a page each."""
+    tensors = weights_in(policy)
+    return torch.cat([tensors[f"model.layers.0.self_attn.{part}_proj.bias"].chunk(2)[1] for part in "qkv"])
+
+
+def test_a_model_that_reads_a_segment_fits_the_next_one(untied_policy: Path, generation: Generation) -> None:
+    model = model_of(untied_policy, generation, rank=1, num_ranks=2)
+    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+
+    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+
+    assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
 
 
 def _emptied(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import JsonValue
 
+from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.commands import Bind
 from tandem_checkpoint.process.ranks import CommandRefused
 from tests.tandem_sidecars.generations import write_generation
@@ -20,6 +22,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
 LIMIT = 5e-5
 """Nats between one worker and two, whose sums have another order."""
+GIVE_UP_SECONDS = 30.0
+"""Long before a switch's own deadline."""
 TWO: dict[str, JsonValue] = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
 
 
@@ -58,12 +62,16 @@ async def test_two_workers_answer_as_one_does(
     async with engine.serving(policy, generation):
         one = await engine.complete()
 
+    async with engine.serving(policy, generation, **TWO):
+        reading = await engine.complete()
     async with engine.resident(policy, generation, **TWO):
-        two = await engine.complete()
+        copying = await engine.complete()
 
-    assert _tokens(one) == _tokens(two)
-    assert _largest_difference(one, two) <= LIMIT
-    assert largest_gap(two, policy) <= LIMIT
+    assert _tokens(one) == _tokens(reading) == _tokens(copying)
+    assert _largest_difference(one, reading) <= LIMIT
+    assert _largest_difference(one, copying) <= LIMIT
+    assert largest_gap(reading, policy) <= LIMIT
+    assert largest_gap(copying, policy) <= LIMIT
 
 
 async def test_each_worker_gets_its_part_of_the_next_weights_in_place(
@@ -111,3 +119,29 @@ async def test_with_a_worker_that_is_killed_the_whole_server_ends(
         _, alive = psutil.wait_procs(workers, timeout=10)
 
     assert alive == []
+
+
+async def test_with_a_worker_that_is_killed_while_the_engine_is_built_the_server_ends_too(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
+    async with engine.prepared(untied_policy, **TWO) as strategy:
+        (server,) = engine.servers()
+        serving = asyncio.create_task(serve(strategy, generation))
+        worker = await _second_worker(server.pid)
+
+        worker.kill()
+
+        with pytest.raises(ChildGone):
+            await asyncio.wait_for(serving, GIVE_UP_SECONDS)
+
+
+async def _second_worker(server: int) -> psutil.Process:
+    """Return the second of a server's workers as soon as it has its name."""
+    async with asyncio.timeout(SERVE_SECONDS):
+        while True:
+            for process in psutil.Process(server).children(recursive=True):
+                with suppress(psutil.Error):
+                    if "Worker_TP1" in "".join(process.cmdline()):
+                        return process
+            await asyncio.sleep(0.005)

@@ -1,9 +1,10 @@
 """The pods of a job: who shares which devices, with which images and how split."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
+from pydantic_core import PydanticKnownError
 
 from tandem_api.invariant import Guarded, Invariant
 from tandem_api.job.text import Image, ObjectName, QualifiedName, Quantity, amount
@@ -192,11 +193,22 @@ class TrainerSpec(Resource):
     """The optimizer and its numbers."""
 
 
+def _integer(value: object) -> object:
+    """Return an integer as it is; a choice of integers would take true for 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+ServerSplit = Literal[1, 2, 4, 8]
+"""Devices that one server may take."""
+
+
 class RolloutParallelism(Resource):
     """Split of one server."""
 
-    tensor: int = Field(default=1, ge=1, le=1)
-    """Devices that share each layer's matrices. This release serves with one device a server."""
+    tensor: Annotated[ServerSplit, BeforeValidator(_integer)] = 1
+    """Devices that share each layer's matrices. The policy's heads must divide by it."""
 
 
 class ElasticSpec(Guarded):
@@ -243,7 +255,7 @@ class RolloutSpec(Resource):
     image: Image = "tandem/rollout:0.1"
     """Container image."""
     parallelism: RolloutParallelism = RolloutParallelism()
-    """Split of one server; as many servers run in a pod as its devices hold."""
+    """Split of one server; `gpusPerPod / tensor` servers run in a pod."""
     engine_args: dict[str, JsonValue] = Field(default={}, max_length=128)
     """vLLM's own engine arguments by their Python names, passed on as they are."""
     resources: ResourceRequirements = ResourceRequirements()

@@ -6,9 +6,11 @@ columns; all else is whole on every rank. With more ranks than key/value heads, 
 """
 
 from dataclasses import dataclass
+from math import prod
 
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.table import Part, Rows
+from tandem_checkpoint.segments.extents import Extent
 from tandem_checkpoint.segments.layout import SegmentLayout, ServerParameter
 
 _CUT = frozenset({Rows.VOCABULARY, Rows.INTERMEDIATE, Rows.QUERY, Rows.KEY_VALUE})
@@ -28,6 +30,16 @@ class Box:
     @property
     def num_rows(self) -> int:
         return self.stop[0] - self.start[0]
+
+    @property
+    def is_whole_rows(self) -> bool:
+        """Whether no column is left out: then the box lies together in the segment."""
+        return self.start[1:] == (0,) * len(self.shape[1:]) and self.stop[1:] == self.shape[1:]
+
+    def extent(self, item_bytes: int) -> Extent:
+        """Return where a box of whole rows lies."""
+        row_bytes = prod(self.shape[1:]) * item_bytes
+        return Extent(self.offset_bytes + self.start[0] * row_bytes, self.num_rows * row_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from tandem_api.engine import ENGINE_PORT_ROLLOUT, SERVER_PORT, FetchedWeights
 from tandem_api.registry import Desired, MemberRecord, Role
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.architectures.split import check_split
 from tandem_checkpoint.bearer import ServerGuard
 from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import GpuToken
@@ -51,7 +52,9 @@ class RolloutSide:
         self._lineage = ""
         self._device_bytes: int | None = None
         spec = around.settings.config.spec
-        layout = segment_layout(read_policy_config(Path(spec.policy.model.path)), spec.policy.dtype.value.lower())
+        policy = read_policy_config(Path(spec.policy.model.path))
+        check_split(policy, spec.rollout.parallelism.tensor)
+        layout = segment_layout(policy, spec.policy.dtype.value.lower())
         self._supply: Supply = OwnPod(around, layout) if self.awaited else OtherPods(around, layout)
 
     @property
@@ -206,9 +209,9 @@ class RolloutSide:
         return self._strategy
 
     def _ports(self) -> range:
-        spec = self._around.settings.config.spec
-        num_devices = spec.hybrid.gpus_per_pod if self.awaited else spec.rollout.elastic.gpus_per_pod
-        return range(SERVER_PORT, SERVER_PORT + num_devices // spec.rollout.parallelism.tensor)
+        settings = self._around.settings
+        num_servers = _num_devices(settings) // settings.config.spec.rollout.parallelism.tensor
+        return range(SERVER_PORT, SERVER_PORT + num_servers)
 
     def _write(self, manifest: Manifest) -> Path:
         """Write the manifest for the servers, and remove those of earlier generations."""
@@ -244,12 +247,27 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
     if settings.config.device == "cpu":
         arguments += ["--enforce-eager", "--distributed-executor-backend"]
         arguments += ["mp" if spec.rollout.parallelism.tensor > 1 else "uni"]
+    elif _num_devices(settings) > spec.rollout.parallelism.tensor:
+        arguments += ["--device-ids", ",".join(map(str, _devices_of(settings, port)))]
     if settings.token:
         arguments += ["--middleware", GUARD]
     if settings.tls is not None:
         arguments += ["--ssl-certfile", str(settings.tls.cert), "--ssl-keyfile", str(settings.tls.key)]
     arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
     return (*arguments, "--host", settings.address, "--port", str(port))
+
+
+def _num_devices(settings: Settings) -> int:
+    """Return how many devices this pod has."""
+    spec = settings.config.spec
+    return spec.hybrid.gpus_per_pod if settings.is_hybrid else spec.rollout.elastic.gpus_per_pod
+
+
+def _devices_of(settings: Settings, port: int) -> range:
+    """Return which of the pod's visible devices the server at a port takes: servers lie side by side."""
+    num_tensor = settings.config.spec.rollout.parallelism.tensor
+    first = (port - SERVER_PORT) * num_tensor
+    return range(first, first + num_tensor)
 
 
 def _max_model_length(settings: Settings) -> int:

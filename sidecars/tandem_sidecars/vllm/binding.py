@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.segments.extents import Extent, can_map, map_extents
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest
 from tandem_checkpoint.segments.slices import Box, RankParameter, rank_parameters
 from tandem_checkpoint.segments.store import map_for_reading
 
 Parameters = Mapping[str, torch.Tensor]
+Sources = tuple[tuple[int, torch.Tensor], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Place:
     """One parameter of the model, and what it shall hold: views of the segment, each with the row it goes to."""
 
     parameter: torch.Tensor
-    sources: tuple[tuple[int, torch.Tensor], ...]
+    sources: Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +44,36 @@ class Segments:
 
     def __init__(self) -> None:
         self._mapped: dict[Path, tuple[tuple[int, int, int], torch.Tensor]] = {}
+        self._joined: dict[Path, dict[tuple[Extent, ...], torch.Tensor]] = {}
 
     def bytes_of(self, path: Path) -> torch.Tensor:
         """Return a segment as uint8 [bytes]; what its writer writes later is seen too. Errors: SegmentError."""
         try:
             status = path.stat()
         except FileNotFoundError:
-            self._mapped.pop(path, None)
+            self._forget(path)
             return torch.frombuffer(map_for_reading(path), dtype=torch.uint8)
         identity = (status.st_dev, status.st_ino, status.st_size)
         kept = self._mapped.get(path)
         if kept is None or kept[0] != identity:
+            self._forget(path)
             kept = (identity, torch.frombuffer(map_for_reading(path), dtype=torch.uint8))
             self._mapped[path] = kept
         return kept[1]
+
+    def joined(self, path: Path, extents: tuple[Extent, ...]) -> torch.Tensor:
+        """Return extents of a segment, whole pages, end to end as uint8 [bytes]. Errors: SegmentError.
+
+        To be asked after `bytes_of`, which sees whether the segment is still the same.
+        """
+        kept = self._joined.setdefault(path, {})
+        if extents not in kept:
+            kept[extents] = torch.frombuffer(map_extents(path, extents), dtype=torch.uint8)
+        return kept[extents]
+
+    def _forget(self, path: Path) -> None:
+        self._mapped.pop(path, None)
+        self._joined.pop(path, None)
 
 
 def fit(
@@ -80,10 +98,11 @@ def fit(
     wanted = rank_parameters(layout, config, rank, num_ranks)
     parameters = dict(model.named_parameters())
     compare(parameters, wanted, getattr(torch, manifest.dtype))
-    segment = segments.bytes_of(Path(manifest.segment))
-    if segment.numel() < layout.num_bytes:
-        raise BrokenSegment(f"{manifest.segment} has {segment.numel()} bytes instead of {layout.num_bytes}")
-    return Fit(manifest.generation, places(parameters, wanted, segment))
+    path = Path(manifest.segment)
+    num_bytes = segments.bytes_of(path).numel()
+    if num_bytes < layout.num_bytes:
+        raise BrokenSegment(f"{manifest.segment} has {num_bytes} bytes instead of {layout.num_bytes}")
+    return Fit(manifest.generation, places(parameters, wanted, segments, path))
 
 
 def compare(parameters: Parameters, wanted: Sequence[RankParameter], dtype: torch.dtype) -> None:
@@ -96,33 +115,38 @@ def compare(parameters: Parameters, wanted: Sequence[RankParameter], dtype: torc
                 f"{item.name} is {tuple(target.shape)} {target.dtype} in the server, "
                 f"{item.shape} {dtype} in the segment"
             )
-        if not target.is_contiguous() or target.untyped_storage().nbytes() < target.numel() * target.element_size():
+        if not _is_row_major(target) or target.untyped_storage().nbytes() < target.numel() * target.element_size():
             raise BrokenSegment(f"{item.name} has no plain memory in the server; it was repacked or freed")
 
 
-def places(parameters: Parameters, wanted: Sequence[RankParameter], segment: torch.Tensor) -> tuple[Place, ...]:
-    """Return the place of each parameter in `segment` (uint8 [bytes])."""
-    return tuple(
-        Place(
-            parameters[item.name],
-            tuple((box.into_row, _view(segment, box, parameters[item.name].dtype)) for box in item.boxes),
-        )
-        for item in wanted
-    )
+def places(
+    parameters: Parameters, wanted: Sequence[RankParameter], segments: Segments, path: Path
+) -> tuple[Place, ...]:
+    """Return the place of each parameter in a segment. Errors: as for `Segments`."""
+    whole, placed = segments.bytes_of(path), []
+    for item in wanted:
+        parameter = parameters[item.name]
+        extents = _extents(item, parameter.dtype)
+        if extents:
+            sources: Sources = ((0, segments.joined(path, extents).view(parameter.dtype).view(item.shape)),)
+        else:
+            sources = tuple((box.into_row, _view(whole, box, parameter.dtype)) for box in item.boxes)
+        placed.append(Place(parameter, sources))
+    return tuple(placed)
 
 
 def can_point(items: Sequence[Place]) -> bool:
-    """Tell whether the model can read the segment itself: it lives on the CPU, and each parameter is one whole box."""
-    return all(
-        place.parameter.device.type == "cpu" and len(place.sources) == 1 and place.sources[0][1].is_contiguous()
-        for place in items
-    )
+    """Tell whether the model can read the segment itself: it lives on the CPU."""
+    return all(place.parameter.device.type == "cpu" for place in items)
 
 
 def point(items: Sequence[Place]) -> None:
-    """Point each parameter to its place in the segment; nothing is copied."""
+    """Point each parameter to its place in the segment; only what lies there in several is copied."""
     for place in items:
-        place.parameter.data = place.sources[0][1]
+        if len(place.sources) == 1:
+            place.parameter.data = place.sources[0][1]
+        else:
+            copy([place])
 
 
 def copy(items: Sequence[Place]) -> None:
@@ -133,10 +157,23 @@ def copy(items: Sequence[Place]) -> None:
                 place.parameter[into_row : into_row + source.shape[0]].copy_(source, non_blocking=True)
 
 
+def _extents(wanted: RankParameter, dtype: torch.dtype) -> tuple[Extent, ...]:
+    """Return what to map end to end for a parameter of several boxes; nothing where that cannot be done."""
+    if len(wanted.boxes) == 1 or not all(box.is_whole_rows for box in wanted.boxes):
+        return ()
+    extents = tuple(box.extent(dtype.itemsize) for box in wanted.boxes)
+    return extents if can_map(extents) else ()
+
+
 def _compare_names(wanted: Set[str], found: Set[str]) -> None:
     if wanted != found:
         odd = ", ".join(sorted(wanted ^ found)[:3])
         raise BrokenSegment(f"server and segment differ in their parameters: {odd}")
+
+
+def _is_row_major(parameter: torch.Tensor) -> bool:
+    """Tell whether rows follow each other, each without a gap; one that reads a segment may skip columns there."""
+    return parameter.dim() < 2 or (parameter.stride(-1) == 1 and parameter.stride(0) >= parameter.shape[1])
 
 
 def _view(segment: torch.Tensor, box: Box, dtype: torch.dtype) -> torch.Tensor:

@@ -18,7 +18,9 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 """Compilation costs more than it gives for small models, threads must not be pinned twice, one process is enough."""
-
+CUDA_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TRITON_F32_DEFAULT": "ieee"}
+"""Libraries of linear algebra start a thread a core when they are imported; the zygote must have one when it forks.
+Triton's matrix products of float32, as in vLLM's attention, would round their inputs to ten bits (TF32)."""
 
 FORKED_FROM = (
     "vllm.utils.system_utils",
@@ -34,9 +36,8 @@ def prepare_environment(device: str) -> None:
     """Set what vLLM reads at import; the container's own variables win."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if device == "cpu":
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+    for name, value in (CPU_ENVIRONMENT if device == "cpu" else CUDA_ENVIRONMENT).items():
+        os.environ.setdefault(name, value)
 
 
 def preload(device: str) -> None:
@@ -52,6 +53,7 @@ def preload(device: str) -> None:
     _register_model_classes()
     _configure_logging()
     _fork_workers()
+    _end_with_a_worker()
     _find_plugins_once()
     _hash_configurations_once()
     if device == "cpu":
@@ -127,6 +129,27 @@ def _list_processors_once() -> None:
 
     cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
     cpu_resource_utils._get_cpu_list()
+
+
+def _end_with_a_worker() -> None:
+    """Have vLLM's engine end as soon as one of its workers has: a starting one would wait for its answer for good."""
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+    start = MultiprocExecutor.start_worker_monitor
+
+    def start_worker_monitor(executor: MultiprocExecutor, inline: bool = False) -> None:
+        executor.failure_callback = _end
+        start(executor, inline)
+
+    def register_failure_callback(executor: MultiprocExecutor, callback: object) -> None:
+        """Keep ours: the engine's own is a note to itself, which it reads once it has started."""
+
+    MultiprocExecutor.start_worker_monitor = start_worker_monitor
+    MultiprocExecutor.register_failure_callback = register_failure_callback
+
+
+def _end() -> None:
+    os._exit(1)  # no orderly shutdown: the other workers may wait for the one that is gone
 
 
 def _fork_workers() -> None:
