@@ -1,6 +1,7 @@
 """Relations between fields: one message for two judges."""
 
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 import yaml
@@ -32,11 +33,13 @@ class Span(Guarded):
     transitions = (Transition("low", "self.low == oldSelf.low", "may not change; keep it"),)
 
 
-def spec_with(*, gpus_per_pod: int = 8, tensor: int = 1, pipeline: int = 1, server_tensor: int = 1) -> RLJobSpec:
-    """Return a spec with splits that this release does not parse yet."""
+def spec_with(
+    *, gpus_per_pod: int = 8, tensor: int = 1, pipeline: int = 1, server_tensor: Literal[1, 2, 4, 8] = 1
+) -> RLJobSpec:
+    """Return a spec, also with splits of the trainer that this release does not parse yet."""
     spec = parse_job(manifest("{}")).spec
     ranks = TrainerParallelism.model_construct(tensor=tensor, pipeline=pipeline)
-    servers = RolloutParallelism.model_construct(tensor=server_tensor)
+    servers = RolloutParallelism(tensor=server_tensor)
     return spec.model_copy(
         update={
             "hybrid": HybridSpec(gpus_per_pod=gpus_per_pod),
