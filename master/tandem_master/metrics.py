@@ -87,7 +87,7 @@ class MasterMetrics:
         self._activities.labels(Activity.SWITCHING).inc(record.seconds)
         self._epoch.set(record.epoch)
         self._generation.set(record.generation)
-        if record.critical_path is None:
+        if record.critical_path is None or record.first:  # that one waits for processes, which no stage measures
             return
         for segment in record.critical_path.segments:
             # A notice has a label of its own among the stages: `notice`.

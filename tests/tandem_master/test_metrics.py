@@ -62,6 +62,15 @@ def test_a_switch_without_a_path_counts_all_the_same() -> None:
     assert value(metrics, f"{HISTOGRAM}_count", direction=TO_INFER, stage="total") == 1
 
 
+def test_the_first_switch_which_waits_for_processes_has_no_part_in_the_critical_path() -> None:
+    metrics = MasterMetrics()
+
+    metrics.record(switch_record().model_copy(update={"first": True}))
+
+    assert value(metrics, f"{HISTOGRAM}_count", direction=TO_INFER, stage="total") == 1
+    assert "tandem_job_critical_path_seconds_total{" not in metrics.rendered().decode()
+
+
 def test_the_time_of_the_job_goes_to_phases_and_switches() -> None:
     metrics, record = MasterMetrics(), switch_record()
 
