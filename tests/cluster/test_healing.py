@@ -57,21 +57,31 @@ def wait_until_healed(job: ClusterJob, attempt: int, hurt_at: float, record: Rec
     assert job.status["phase"] in ("Infer", "Train")
 
 
-@pytest.mark.parametrize(
-    ("pod", "container"),
-    [
-        (HYBRID, "trainer"),
-        pytest.param(HYBRID, "rollout", marks=pytest.mark.campaign),
-        pytest.param(MASTER, "master", marks=pytest.mark.campaign),
-    ],
-)
-def test_a_killed_container_costs_no_more_than_the_work_since_the_last_checkpoint(
-    job: ClusterJob, pod: str, container: str, record_property: Record
+@pytest.mark.parametrize("container", ["trainer", pytest.param("rollout", marks=pytest.mark.campaign)])
+def test_a_killed_engine_rejoins_the_running_job(job: ClusterJob, container: str, record_property: Record) -> None:
+    iteration, before = wait_until_well(job), job.status
+    master, killed = job.container_id(MASTER, "master"), job.container_id(HYBRID, container)
+
+    hurt_at = monotonic()
+    os.kill(job.node.process_of(killed), signal.SIGKILL)
+    until(lambda: job.status["restarts"] > before["restarts"], WELL_SECONDS, "the failure has not been noticed")
+    until(lambda: job.container_id(HYBRID, container) != killed, WELL_SECONDS, "the container is not started again")
+    job.wait_for_iteration(int(job.status["iteration"]) + 2, WELL_SECONDS)
+    record_property("seconds_to_recover", round(monotonic() - hurt_at, 1))
+
+    assert job.status["iteration"] > iteration
+    assert job.status["attempt"] == before["attempt"]
+    assert job.container_id(MASTER, "master") == master
+
+
+@pytest.mark.campaign
+def test_a_killed_master_costs_no_more_than_the_work_since_the_last_checkpoint(
+    job: ClusterJob, record_property: Record
 ) -> None:
     iteration, attempt = wait_until_well(job), job.status["attempt"]
 
     hurt_at = monotonic()
-    os.kill(job.node.process_of(job.container_id(pod, container)), signal.SIGKILL)
+    os.kill(job.node.process_of(job.container_id(MASTER, "master")), signal.SIGKILL)
 
     wait_until_healed(job, attempt, hurt_at, record_property)
     assert job.status["iteration"] >= iteration - 2

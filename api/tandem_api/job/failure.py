@@ -124,6 +124,7 @@ class FailurePolicySpec(Resource):
     max_restarts: int = Field(default=10, ge=0, le=10_000)
     """Restarts, of containers, pods and gangs together, after which the next failure fails the job."""
     rules: tuple[FailureRule, ...] = Field(default=(), max_length=MAX_RULES)
-    """Rules in order: the first that matches is followed. Without a match all pods start again from the newest
-    checkpoint; a rollout-only pod is replaced alone; and what may pass by itself (ImagePull, DeviceUnresolvable,
-    Unschedulable, StuckTerminating) is shown and waited for."""
+    """Rules in order: the first that matches is followed. Without a match an engine's container is started again in its
+    pod, where it rejoins the job; after the end of the master, or the loss of a hybrid pod, all pods start again from
+    the newest checkpoint; a rollout-only pod is replaced alone; and what may pass by itself (ImagePull,
+    DeviceUnresolvable, Unschedulable, StuckTerminating) is shown and waited for."""

@@ -89,10 +89,10 @@ def find_failures(observed: Observed, wanted: Mapping[str, str]) -> tuple[Failur
 
 
 def answer(failure: Failure, policy: FailurePolicySpec) -> FailureAction:
-    """Return what the first rule that matches says; without one, all pods start again from the newest checkpoint.
+    """Return what the first rule that matches says; without one, the least that brings the job back.
 
-    Trainers and servers hold one communicator and one generation of weights between them: one of them alone cannot
-    come back into a running job.
+    An engine that its kubelet starts again finds the weights in its pod's memory and rejoins. Where the pod is gone, so
+    are they, and a master's state may be: all pods start again from the newest checkpoint.
     """
     for rule in policy.rules:
         if _matches(rule.match, failure):
@@ -102,7 +102,8 @@ def answer(failure: Failure, policy: FailurePolicySpec) -> FailureAction:
     if failure.role == "rollout":  # it joins and leaves as it likes; the kubelet starts its containers again
         alive = failure.container is not None and not failure.over
         return FailureAction.IGNORE if alive else FailureAction.REPLACE_POD
-    return FailureAction.RESTART_GANG
+    is_engine = failure.container is not None and failure.container != "master" and not failure.over
+    return FailureAction.RESTART_CONTAINER if is_engine else FailureAction.RESTART_GANG
 
 
 def replacement(pod: str, uid: str) -> str:

@@ -190,3 +190,9 @@ def running(**spec: Any) -> Operator:
 def rules_of(*rules: tuple[dict[str, Any], str]) -> dict[str, Any]:
     """Return a failure policy with these rules."""
     return {"rules": [{"match": match, "action": action} for match, action in rules]}
+
+
+ENDS_ALL = ({"container": "trainer"}, "RestartGang")
+"""A rule by which the end of a trainer's container starts all pods again."""
+ALL_AGAIN = rules_of(ENDS_ALL)
+"""The failure policy of this rule alone."""

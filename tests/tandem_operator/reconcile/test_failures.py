@@ -1,5 +1,9 @@
 """Failures of containers: counted, answered and told."""
 
+from collections.abc import Callable
+
+import pytest
+
 from tests.tandem_operator.reconcile.operators import (
     Operator,
     finish_all,
@@ -9,19 +13,37 @@ from tests.tandem_operator.reconcile.operators import (
     start_all,
     wait_for,
 )
+from tests.tandem_operator.reconcile.world import World
 
 MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
-def test_without_a_rule_a_container_that_ended_restarts_the_gang() -> None:
+@pytest.mark.parametrize("container", ["trainer", "rollout"])
+def test_without_a_rule_the_end_of_an_engine_is_counted_and_left_to_the_kubelet(container: str) -> None:
     operator = running()
-    operator.world.end_container(FIRST, "trainer", 1)
+    before = operator.world.uids()
+    operator.world.end_container(FIRST, container, 137)
+
+    settle(wait_for(operator, 60))
+
+    assert operator.world.uids() == before
+    assert (operator.world.status.restarts, operator.world.status.attempt) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        pytest.param(lambda world: world.end_container(MASTER, "master", 137), id="the master ends"),
+        pytest.param(lambda world: world.pods.pop(FIRST), id="a hybrid pod is lost"),
+    ],
+)
+def test_without_a_rule_what_takes_state_along_restarts_the_gang(hurt: Callable[[World], object]) -> None:
+    operator = running()
+    hurt(operator.world)
 
     settle(operator)
-    going = operator.world.going
     start_all(wait_for(finish_all(operator), 2))
 
-    assert going == ["hybrid-0", "hybrid-1", "master"]
     assert operator.world.made[1] == [FIRST, SECOND, MASTER]
     assert (operator.world.status.restarts, operator.world.status.attempt) == (1, 1)
 

@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.tandem_operator.reconcile.operators import (
+    ALL_AGAIN,
+    ENDS_ALL,
     Operator,
     finish_all,
     is_quiet,
@@ -19,7 +21,7 @@ MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 def test_the_wait_before_a_restart_doubles() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.end_container(FIRST, "trainer", 1)
     settle(operator)
     first = operator.decide().wake_after_seconds
@@ -33,7 +35,7 @@ def test_the_wait_before_a_restart_doubles() -> None:
 
 
 def test_the_wait_before_a_restart_is_never_longer_than_five_minutes() -> None:
-    operator = running(failurePolicy={"maxRestarts": 1000})
+    operator = running(failurePolicy=ALL_AGAIN | {"maxRestarts": 1000})
     operator.world.body["status"]["restarts"] = 500
     operator.world._touch()
     operator.world.end_container(FIRST, "trainer", 1)
@@ -44,7 +46,7 @@ def test_the_wait_before_a_restart_is_never_longer_than_five_minutes() -> None:
 
 
 def test_an_operator_that_starts_anew_waits_for_the_rest_only() -> None:
-    operator = running(failurePolicy={"maxRestarts": 1000})
+    operator = running(failurePolicy=ALL_AGAIN | {"maxRestarts": 1000})
     operator.world.body["status"]["restarts"] = 500
     operator.world._touch()
     operator.world.end_container(FIRST, "trainer", 1)
@@ -57,7 +59,7 @@ def test_an_operator_that_starts_anew_waits_for_the_rest_only() -> None:
 
 
 def test_a_pod_that_hangs_is_told_and_neither_forced_nor_asked_again() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.hang(FIRST)
     operator.world.end_container(SECOND, "trainer", 1)
     finish_all(settle(operator))
@@ -80,7 +82,7 @@ def test_a_pod_that_hangs_is_told_and_neither_forced_nor_asked_again() -> None:
 
 
 def test_a_restart_goes_on_as_soon_as_the_pod_that_hung_is_gone() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.hang(FIRST)
     operator.world.end_container(SECOND, "trainer", 1)
     wait_for(finish_all(settle(operator)), 200)
@@ -93,7 +95,7 @@ def test_a_restart_goes_on_as_soon_as_the_pod_that_hung_is_gone() -> None:
 
 
 def test_a_pod_that_hangs_fails_the_job_where_a_rule_says_so() -> None:
-    operator = running(failurePolicy=rules_of(({"reason": "StuckTerminating"}, "FailJob")))
+    operator = running(failurePolicy=rules_of(({"reason": "StuckTerminating"}, "FailJob"), ENDS_ALL))
     operator.world.hang(FIRST)
     operator.world.end_container(SECOND, "trainer", 1)
 
@@ -105,7 +107,7 @@ def test_a_pod_that_hangs_fails_the_job_where_a_rule_says_so() -> None:
 
 @pytest.mark.parametrize("action", ["ReplacePod", "RestartGang", "Ignore"])
 def test_a_pod_that_hangs_is_not_answered_again_and_again(action: str) -> None:
-    operator = running(failurePolicy=rules_of(({"reason": "StuckTerminating"}, action)))
+    operator = running(failurePolicy=rules_of(({"reason": "StuckTerminating"}, action), ENDS_ALL))
     operator.world.hang(FIRST)
     operator.world.end_container(SECOND, "trainer", 1)
 
@@ -115,7 +117,7 @@ def test_a_pod_that_hangs_is_not_answered_again_and_again(action: str) -> None:
 
 
 def test_what_ends_in_a_pod_that_was_asked_to_go_is_no_failure() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.end_container(SECOND, "trainer", 1)
     settle(operator)
     operator.world.end_container(FIRST, "trainer", 143)

@@ -1,6 +1,7 @@
 """What the words of an earlier master are worth, and what an old copy of the status is."""
 
 from tests.tandem_operator.reconcile.operators import (
+    ALL_AGAIN,
     Operator,
     finish_all,
     running,
@@ -13,7 +14,7 @@ MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 def test_the_words_of_an_earlier_master_do_not_make_the_engines_ready() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.end_container(FIRST, "trainer", 1)
 
     start_all(wait_for(finish_all(settle(operator)), 2))
@@ -23,7 +24,7 @@ def test_the_words_of_an_earlier_master_do_not_make_the_engines_ready() -> None:
 
 
 def test_the_engines_are_ready_again_after_the_first_switch_of_the_new_master() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.end_container(FIRST, "trainer", 1)
     start_all(wait_for(finish_all(settle(operator)), 2))
     operator.world.speak(switch=True)
@@ -59,7 +60,7 @@ def test_an_operator_that_hears_nothing_from_the_master_does_not_know_whether_th
 
 
 def test_the_status_of_an_old_copy_takes_over_the_attempt_of_newer_pods_and_removes_none() -> None:
-    operator = running()
+    operator = running(failurePolicy=ALL_AGAIN)
     operator.world.end_container(FIRST, "trainer", 1)
     start_all(wait_for(finish_all(settle(operator)), 2))
     before = operator.world.uids()
