@@ -6,7 +6,7 @@ RUN ?= runs/reverse-digits
 # Longest first build before the tests; what is built stays, and the next run goes on from there.
 CONTROL_PLANE_SECONDS ?= 3000
 
-.PHONY: help install control-plane demo check test campaign bench bench-operator bench-switch faults crd requirements clean
+.PHONY: help install control-plane demo check test gpu campaign bench bench-operator bench-switch faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -27,7 +27,7 @@ check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node and not spin" \
+	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node and not spin and not gpu" \
 	  --ignore=tests/tandem_operator/reconcile/test_any_sequence.py --ignore=tests/tandem_operator/program
 
 test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
@@ -38,7 +38,10 @@ test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (u
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not campaign"
+	$(BIN)/python -m pytest -m "not campaign and not gpu"
+
+gpu: ## Trainer, server and whole jobs on an NVIDIA GPU; into .venv as docs/gpu.md says
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 campaign: install control-plane ## Hurt a job on a real node in every way; the long property tests (about half an hour)
 	$(BIN)/python -m pytest -m campaign --junitxml=build/campaign.xml

@@ -5,7 +5,8 @@ device memory inherit that open file: when a shim is killed, the kernel frees th
 gone, never while one still holds memory.
 
 The lock says who may hold memory; the driver says who does. So whoever waits for the token looks at the devices, too,
-and goes on only once no more is in use than the contexts of processes that have offloaded.
+and goes on only once no more is in use than the contexts of processes that have offloaded, and what sleeping servers
+keep (captured graphs, communicators). How much that is, is written into the file.
 """
 
 import asyncio
@@ -73,8 +74,14 @@ class GpuToken:
         """Take the token where it is free, or ours already, whatever is on the devices; tell whether it is ours now."""
         return self._try()
 
-    def release(self) -> None:
-        """Give the token back; harmless when it is not held."""
+    def release(self, kept_bytes: int | None = None) -> None:
+        """Give the token back; harmless when it is not held.
+
+        Args: kept_bytes: what sleeping servers keep in use on each device; None: what was said last holds still.
+        """
+        if kept_bytes is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(kept_bytes).encode(), 0)
         self._held = False
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -82,10 +89,11 @@ class GpuToken:
         os.close(self._descriptor)
 
     async def _until_free(self) -> None:
-        """Wait until no device has more in use than contexts; raise DevicesHeld where that does not come about."""
+        """Wait until no device has more in use than contexts and what sleepers keep. Raises: DevicesHeld."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + FREE_SECONDS
-        while full := [use for use in await asyncio.to_thread(self._devices.uses) if _is_full(use)]:
+        kept = int(os.pread(self._descriptor, 32, 0) or 0)
+        while full := [use for use in await asyncio.to_thread(self._devices.uses) if _is_full(use, kept)]:
             if loop.time() > deadline:
                 raise DevicesHeld(
                     f"the token is free, but {full[0]} after {FREE_SECONDS:.0f} s; end what is not of this pod, or see "
@@ -102,6 +110,10 @@ class GpuToken:
         return True
 
 
-def _is_full(use: DeviceUse) -> bool:
-    """Tell whether a device holds more than contexts: as many as the driver names processes, but at least one."""
-    return use.used_bytes > CONTEXT_BYTES * max(1, len(use.by_process))
+def _is_full(use: DeviceUse, kept_bytes: int) -> bool:
+    """Tell whether a device holds more than contexts: as many as the driver names processes, but at least one.
+
+    Beside what sleepers keep, which includes the contexts of their time, one more context may come.
+    """
+    sleepers_bytes = kept_bytes + CONTEXT_BYTES if kept_bytes else 0
+    return use.used_bytes > max(CONTEXT_BYTES * max(1, len(use.by_process)), sleepers_bytes)

@@ -177,6 +177,36 @@ async def test_each_process_on_a_device_may_keep_its_context(path: Path) -> None
     token.close()
 
 
+async def test_what_sleeping_servers_keep_does_not_stop_those_who_take_it_after_them(
+    path: Path, token: GpuToken
+) -> None:
+    await token.acquire(SOON)
+    token.release(kept_bytes=3_000 << 20)
+    trainer, server = GpuToken(path, Readings(3_500)), GpuToken(path, Readings(3_500))
+
+    await trainer.acquire(SOON)
+    trainer.release()
+    await server.acquire(SOON)
+
+    trainer.close()
+    server.close()
+
+
+@pytest.mark.parametrize(("kept_mebibytes", "used_mebibytes"), [(3_000, 5_000), (0, 3_500)])
+async def test_more_than_they_keep_does(
+    path: Path, token: GpuToken, monkeypatch: pytest.MonkeyPatch, kept_mebibytes: int, used_mebibytes: int
+) -> None:
+    monkeypatch.setattr("tandem_checkpoint.gpu_token.FREE_SECONDS", 0.1)
+    token.release(kept_bytes=3_000 << 20)
+    token.release(kept_bytes=kept_mebibytes << 20)
+    taker = GpuToken(path, Readings(used_mebibytes))
+
+    with pytest.raises(DevicesHeld):
+        await taker.acquire(SOON)
+
+    taker.close()
+
+
 async def test_what_is_held_already_is_not_looked_at_again(path: Path) -> None:
     token = GpuToken(path, Readings(500, 70_000))
     await token.acquire(SOON)

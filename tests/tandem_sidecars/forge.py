@@ -26,6 +26,7 @@ START_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 ALONE = RankPlace(rank=0, world_size=1, local_rank=0, rendezvous_address="127.0.0.1", rendezvous_port=0)
 """The place of a job's only rank."""
+IMPORTS = ("tandem_sidecars.megatron.rank",)
 Answer = TypeVar("Answer")
 
 
@@ -70,9 +71,9 @@ class RankProcess:
 class Forge:
     """Starts ranks. Closing it ends them; the process that has Megatron imported stays for the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, imports: Sequence[str] = IMPORTS) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["tandem_sidecars.megatron.rank"])
+        self._context.set_forkserver_preload(list(imports))
         self._running = ExitStack()
 
     def __enter__(self) -> Self:

@@ -133,7 +133,7 @@ class RolloutSide:
         if self._strategy is not None:
             await self._strategy.close()
         self._strategy = None
-        self._token.release()
+        self._token.release(kept_bytes=0)
 
     async def _prepare(self, desired: Desired, stopwatch: Stopwatch) -> None:
         """Have servers that wait; the trainer may need the devices meanwhile, to restore what it exports."""
@@ -192,9 +192,9 @@ class RolloutSide:
         self._forget_check()
         self._generation, self._lineage = None, ""
         if self._strategy is not None:
-            self._device_bytes = await self._strategy.release()
+            self._device_bytes = held = await self._strategy.release()
             if self._strategy.uses_token:
-                self._token.release()
+                self._token.release(kept_bytes=held // _num_devices(self._around.settings))
         self._bound = None
 
     def _forget_check(self) -> None:

@@ -11,7 +11,12 @@ import torch
 
 from tandem_checkpoint.devices import CudaDevices
 from tandem_sidecars.megatron import host_memory
-from tandem_sidecars.megatron.communicators import NcclCommunicators
+from tandem_sidecars.megatron.communicators import Communicators, nccl_communicators
+
+CUDA_KEPT_BYTES = 32 << 20
+"""What stays in the caching allocator, whose blocks have 2 MiB or more: Megatron's scalars, rotary frequencies."""
+CPU_KEPT_BYTES = 4 << 20
+"""Pages that small tensors share with others."""
 
 
 class Device(Protocol):
@@ -24,6 +29,11 @@ class Device(Protocol):
 
     @property
     def torch_device(self) -> torch.device: ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """What an empty device may still hold."""
+        ...
 
     def prepare(self) -> None:
         """Make this device the one that Megatron computes on; before any model is built."""
@@ -62,10 +72,11 @@ class CudaDevice:
     """One GPU of the node, by local rank. Not yet run on a GPU: see docs/gpu.md."""
 
     backend = "nccl"
+    kept_bytes = CUDA_KEPT_BYTES
 
     def __init__(self, local_rank: int) -> None:
         self.torch_device = torch.device("cuda", local_rank)
-        self._communicators = NcclCommunicators(self.torch_device)
+        self._communicators = Communicators(lambda: nccl_communicators(self.torch_device))
 
     def prepare(self) -> None:
         torch.cuda.set_device(self.torch_device)
@@ -95,7 +106,8 @@ class CudaDevice:
 
     def held_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
         """Return what the caching allocator holds, known tensors or not."""
-        return int(torch.cuda.memory_reserved(self.torch_device))
+        reserved_bytes = int(torch.cuda.memory_reserved(self.torch_device))
+        return held_of(_size_of(tensors), reserved_bytes, self.kept_bytes)
 
 
 class CpuDevice:
@@ -106,6 +118,7 @@ class CpuDevice:
     """
 
     backend = "gloo"
+    kept_bytes = CPU_KEPT_BYTES
     torch_device = torch.device("cpu")
 
     def prepare(self) -> None:
@@ -134,10 +147,21 @@ class CpuDevice:
         return sum(host_memory.present_bytes(storage.data_ptr(), storage.nbytes()) for storage in storages)
 
     def held_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
-        sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-        return sum(sizes.values())
+        return _size_of(tensors)
 
 
 def choose_device(kind: str, local_rank: int) -> Device:
     """Return the device of a rank. `kind`: cuda or cpu."""
     return CudaDevice(local_rank) if kind == "cuda" else CpuDevice()
+
+
+def held_of(known_bytes: int, reserved_bytes: int, kept_bytes: int) -> int:
+    """Return what is held: known tensors, and all else that is reserved, unless that is no more than may stay."""
+    other_bytes = reserved_bytes - known_bytes
+    return known_bytes + (other_bytes if other_bytes > kept_bytes else 0)
+
+
+def _size_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Return the size of the storages behind some tensors, each counted once."""
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(sizes.values())

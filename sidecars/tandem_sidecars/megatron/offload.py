@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.optimizer import MegatronOptimizer
 
 from tandem_checkpoint.process.commands import Freed
@@ -51,6 +52,7 @@ class Offload:
         if self.parked:
             return None
         self._parked = self._park()
+        RotaryEmbedding.forward.cache_clear()  # tables for the last 32 lengths, made anew when they are asked for
         self._device.settle()
         expected_bytes = self._device.present_bytes(_storages(self._everything()))
         used_bytes = self._device.used_bytes()
@@ -61,7 +63,7 @@ class Offload:
         self._device.suspend_communicators()
         self._device.settle()
         freed = Freed(expected_bytes=expected_bytes, measured_bytes=used_bytes - self._device.used_bytes())
-        self._shortfall_bytes = shortfall_bytes(freed)
+        self._shortfall_bytes = shortfall_bytes(freed, self._device.kept_bytes)
         if self._shortfall_bytes:
             logger.error("the offload freed %d bytes of %d", freed.measured_bytes, freed.expected_bytes)
         return freed

@@ -74,3 +74,5 @@ CPU = (
     "vllm.v1.worker.cpu_worker",
 )
 CUDA = ("vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu_worker")
+"""Neither flashinfer nor what imports it (vllm.compilation.backends, flashinfer's attention): such an import asks the
+device, and where a process has done that, CUDA fails in each of its forks."""

@@ -18,9 +18,11 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 """Compilation costs more than it gives for small models, threads must not be pinned twice, one process is enough."""
-CUDA_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TRITON_F32_DEFAULT": "ieee"}
-"""Libraries of linear algebra start a thread a core when they are imported; the zygote must have one when it forks.
-Triton's matrix products of float32, as in vLLM's attention, would round their inputs to ten bits (TF32)."""
+CUDA_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HUMMING_DISABLE_PARALLEL_BUILD": "1", "TRITON_F32_DEFAULT": "ieee"}
+"""Libraries of linear algebra start a thread a core when they are imported, vLLM's kernels for quantized weights one to
+wait for each compiler; the zygote must have one thread when it forks. Triton's matrix products of float32, as in vLLM's
+attention, would round what they multiply to ten bits (TF32)."""
+
 
 FORKED_FROM = (
     "vllm.utils.system_utils",
