@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from uuid import uuid4
 
 from tandem_api.registry import Keys, MasterRecord
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryUnreachable
-from tandem_checkpoint.registry.store import Absent, Is, Lease, Put, Registry
+from tandem_checkpoint.registry.store import Absent, Guard, Is, Lease, Present, Put, Registry
 from tandem_master.errors import ElectionError
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,10 @@ ELECTION_SECONDS = 30.0
 WRITE_SECONDS = 20.0
 """Time in which a write must succeed while the registry comes and goes."""
 RETRY_SECONDS = 0.5
+
+
+class Unmet(Fenced):
+    """This master is the job's master still; what else a write depends on does not hold."""
 
 
 class Mastership:
@@ -38,6 +42,18 @@ class Mastership:
         """
         put = Put(key, value, self._lease.id if leased else 0)
         await self._insist(key, lambda: self._registry.transact([self._guard], [put]))
+
+    async def write_where(self, present: Iterable[str], key: str, value: str) -> bool:
+        """Write one key as the master where at that moment all keys `present` exist; tell whether they did.
+
+        Errors: as write.
+        """
+        guards: list[Guard] = [self._guard, *map(Present, present)]
+        try:
+            await self._insist(key, lambda: self._registry.transact(guards, [Put(key, value)]))
+        except Unmet:
+            return False
+        return True
 
     async def delete(self, prefix: str) -> None:
         """Delete every key under a prefix as the master. Errors: as write."""
@@ -61,9 +77,12 @@ class Mastership:
             self.check()
             try:
                 return await attempt()
-            except Fenced:
-                if await self._registry.get(self._guard.key) is None:
+            except Fenced as error:
+                holder = await self._registry.get(self._guard.key)
+                if holder is None:
                     raise LeaseLost("the registry has dropped this master, and has no other one") from None
+                if holder == self._guard.value:
+                    raise Unmet(str(error)) from None
                 raise
             except RegistryUnreachable as error:
                 if monotonic() > deadline:

@@ -29,6 +29,9 @@ from tandem_master.watched import WatchedKeys, watched
 logger = logging.getLogger(__name__)
 
 Beside = Callable[[Serving], Coroutine[Any, Any, None]]
+MOST_GUARDED = 100
+"""Shards whose keys a publication depends on: etcd takes 128 comparisons. What a job has beyond them was there."""
+NOTICE_SECONDS = 0.01
 MOST_RECENT = 10
 """Switches that are remembered for people to look at."""
 
@@ -220,17 +223,20 @@ async def _wait_for_all(parties: Parties, desired: Desired) -> Membership:
 
 
 async def _publish(parties: Parties, desired: Desired, own: Stopwatch) -> Membership:
-    """Write `published` once every shard of the desired generation, of its lineage, is registered."""
+    """Write `published` where every shard of the desired generation, of its lineage, is registered at that moment."""
     keys, generation = parties.keys, desired.generation
 
-    def complete(values: Mapping[str, str]) -> bool | None:
-        return missing_shards(values, keys, desired) == () or None
+    def complete(values: Mapping[str, str]) -> list[str] | None:
+        shards = [key for key in values if key.startswith(keys.shards(generation))]
+        return shards[:MOST_GUARDED] if missing_shards(values, keys, desired) == () else None
 
     async with watched(parties.registry, [_weights_prefix(keys, generation)]) as weights:
-        await weights.until(complete)
-    with own.stage("publish"):
-        await parties.mastership.write(keys.published, str(generation))
-    return read_membership(parties.members.values, keys)
+        while True:
+            shards = await weights.until(complete)
+            with own.stage("publish"):
+                if await parties.mastership.write_where(shards, keys.published, str(generation)):
+                    return read_membership(parties.members.values, keys)
+            await asyncio.sleep(NOTICE_SECONDS)  # a trainer has just lost its lease: the watch will tell
 
 
 async def _late(parties: Parties, desired: Desired, seconds: float) -> str:

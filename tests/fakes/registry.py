@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryUnreachable
-from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Put
+from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Present, Put
 
 
 @dataclass(slots=True)
@@ -108,6 +108,8 @@ class FakeRegistry:
                 return self._values.get(key) == value
             case Absent(key):
                 return key not in self._values
+            case Present(key):
+                return key in self._values
 
     def _remove(self, keys: Sequence[str]) -> None:
         for key in keys:

@@ -8,7 +8,7 @@ import pytest
 
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost
 from tandem_checkpoint.registry.mirror import mirrored
-from tandem_checkpoint.registry.store import Absent, Change, Is, Lease, Put, Registry
+from tandem_checkpoint.registry.store import Absent, Change, Is, Lease, Present, Put, Registry
 from tests.tandem_checkpoint.conftest import Stage
 
 SOON = 10.0
@@ -119,6 +119,16 @@ async def test_a_fenced_transaction_writes_nothing(registry: Registry, prefix: s
 async def test_a_guard_on_a_missing_key_fences(registry: Registry, prefix: str) -> None:
     with pytest.raises(Fenced):
         await registry.transact([Is(f"{prefix}master", "me")], [Put(f"{prefix}a", "1")])
+
+
+async def test_a_guard_on_a_key_that_shall_be_there_asks_for_no_value(registry: Registry, prefix: str) -> None:
+    await registry.put(f"{prefix}shard", "whatever")
+
+    await registry.transact([Present(f"{prefix}shard")], [Put(f"{prefix}published", "1")])
+    with pytest.raises(Fenced):
+        await registry.transact([Present(f"{prefix}shard"), Present(f"{prefix}gone")], [Put(f"{prefix}published", "2")])
+
+    assert await registry.get(f"{prefix}published") == "1"
 
 
 async def test_a_create_only_write_meets_the_first_writers_value(registry: Registry, prefix: str) -> None:

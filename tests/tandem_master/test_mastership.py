@@ -56,6 +56,27 @@ async def test_a_master_that_goes_frees_its_place(registry: FakeRegistry) -> Non
     assert await registry.get(KEYS.master) is None
 
 
+async def test_a_write_that_depends_on_keys_is_made_only_while_they_are_there(registry: FakeRegistry) -> None:
+    await registry.put("shard", "whatever")
+
+    async with elected(registry, KEYS, "toy-master") as master:
+        written = await master.write_where(["shard"], KEYS.published, "1")
+        refused = await master.write_where(["shard", "gone"], KEYS.published, "2")
+
+    assert (written, refused) == (True, False)
+    assert await registry.get(KEYS.published) == "1"
+
+
+async def test_a_stale_master_does_not_take_its_refusal_for_a_missing_key(registry: FakeRegistry) -> None:
+    await registry.put("shard", "whatever")
+
+    async with elected(registry, KEYS, "toy-master") as master:
+        await registry.put(KEYS.master, OTHER)
+
+        with pytest.raises(Fenced):
+            await master.write_where(["shard"], KEYS.published, "1")
+
+
 async def test_a_living_master_is_named(registry: FakeRegistry) -> None:
     await registry.put(KEYS.master, OTHER)
 

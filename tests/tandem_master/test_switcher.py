@@ -1,6 +1,7 @@
 """One switch at a time: members may be slow, fail, go and come back while it runs."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from tandem_api.history import RECORD, SwitchRecord
 from tandem_api.job.operations import SwitchSpec
 from tandem_api.registry import Desired, Keys, MemberRecord
+from tandem_checkpoint.registry.errors import Fenced
+from tandem_checkpoint.registry.store import Guard, Put
 from tandem_master.errors import GenerationLost, SwitchError
 from tandem_master.journal import open_journal
 from tandem_master.mastership import elected
@@ -50,10 +53,40 @@ class Stage:
         return MemberRecord.model_validate_json(await self.registry.get(KEYS.member(pod, "rollout")) or "").incarnation
 
 
+class LosesALease(FakeRegistry):
+    """A trainer's lease ends just before the first publication; a moment later its shard is registered again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.present_at_publication: list[bool] = []
+        self.refused = 0
+        self.back: asyncio.Task[None] | None = None
+
+    async def transact(self, guards: Sequence[Guard], puts: Sequence[Put]) -> None:
+        if any(put.key == KEYS.published for put in puts):
+            shard = KEYS.shard(3, PODS[0], 0)
+            if not self.present_at_publication:
+                text = await self.get(shard)
+                await self.delete(shard)
+                self.back = asyncio.create_task(self._register_later(shard, text or ""))
+            self.present_at_publication.append(await self.get(shard) is not None)
+        try:
+            await super().transact(guards, puts)
+        except Fenced:
+            self.refused += 1
+            raise
+
+    async def _register_later(self, shard: str, text: str) -> None:
+        await asyncio.sleep(0.05)
+        await self.put(shard, text)
+
+
 @asynccontextmanager
-async def performed(state: Path, script: Script, deadline_seconds: float = AMPLE_SECONDS) -> AsyncIterator[Stage]:
+async def performed(
+    state: Path, script: Script, deadline_seconds: float = AMPLE_SECONDS, registry: FakeRegistry | None = None
+) -> AsyncIterator[Stage]:
     """A switcher after epoch 0, in the lineage `ours`, with two pods that act by a script."""
-    registry, wanted = FakeRegistry(), hybrid_members(PODS)
+    registry, wanted = registry or FakeRegistry(), hybrid_members(PODS)
     spec = SwitchSpec(
         train_to_infer_deadline_seconds=deadline_seconds, infer_to_train_deadline_seconds=deadline_seconds
     )
@@ -167,6 +200,17 @@ async def test_shards_of_a_lineage_that_was_given_up_are_not_published(tmp_path:
             await stage.switcher.to_infer(3, 4)
 
         assert await stage.registry.get(KEYS.published) is None
+
+
+async def test_weights_are_published_only_while_every_shard_is_registered(tmp_path: Path) -> None:
+    registry = LosesALease()
+
+    async with performed(tmp_path, Script(), registry=registry) as stage:
+        await stage.switcher.to_infer(3, 4)
+
+    assert registry.present_at_publication[0] is False
+    assert registry.present_at_publication[-1] is True
+    assert registry.refused == registry.present_at_publication.count(False)
 
 
 async def test_the_record_of_a_switch_has_the_masters_own_stages_beside_the_members(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tandem_checkpoint.registry.connection import PATIENCE_SECONDS, EtcdConnecti
 from tandem_checkpoint.registry.credentials import NOBODY, EtcdCredentials
 from tandem_checkpoint.registry.errors import Fenced, RegistryRefused, RegistryUnreachable
 from tandem_checkpoint.registry.lease import EtcdLease
-from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Put, Registry
+from tandem_checkpoint.registry.store import Absent, Change, Guard, Is, Present, Put, Registry
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,8 @@ def _compare(guard: Guard) -> Compare:
             return KVService.txn_compare_value(key, value)
         case Absent(key):
             return KVService.txn_compare_create_revision(key, 0)
+        case Present(key):
+            return KVService.txn_compare_create_revision(key, 0, result=Compare.GREATER)
 
 
 __all__ = ["EtcdRegistry", "connect"]

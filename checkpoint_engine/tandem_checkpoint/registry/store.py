@@ -30,7 +30,14 @@ class Absent:
     key: str
 
 
-Guard = Is | Absent
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Guard: the key exists, whatever it holds."""
+
+    key: str
+
+
+Guard = Is | Absent | Present
 
 
 @dataclass(frozen=True, slots=True)
