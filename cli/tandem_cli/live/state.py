@@ -117,8 +117,8 @@ def with_status(state: LiveState, member: Member, status: MemberStatus | None) -
 
 
 def with_records(state: LiveState, records: Iterable[Record]) -> LiveState:
-    """Return the state after the master wrote records. Switches that were told before lose their stages: most of a
-    long run's history, and nothing here asks for them again.
+    """Return the state after the master wrote records. Switches that were told before lose their stages and their
+    critical path: most of a long run's history, and nothing here asks for them again.
     """
     told = tuple(map(_without_stages, state.history.switches))
     return with_history(state, extend(replace(state.history, switches=told), records))
@@ -130,7 +130,7 @@ def with_history(state: LiveState, history: History) -> LiveState:
 
 
 def _without_stages(switch: SwitchRecord) -> SwitchRecord:
-    return switch.model_copy(update={"stages": ()}) if switch.stages else switch
+    return switch.model_copy(update={"stages": (), "critical_path": None}) if switch.stages else switch
 
 
 def _has_arrived(status: MemberStatus, epoch: int) -> bool:
