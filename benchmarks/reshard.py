@@ -36,7 +36,7 @@ from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import monotonic  # noqa: E402
 
-import psutil  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair  # noqa: E402
 from benchmarks.switch_bench.result import Result, rounded  # noqa: E402
 
@@ -73,13 +73,7 @@ def run(names: Sequence[str], sizes: Sequence[int], num_samples: int) -> dict[st
     return {
         "figures": figures,
         "failed": failed,
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "memory_bytes": psutil.virtual_memory().total,
-            "kernel": platform.release(),
-            "load_before": load_before,
-        },
+        "machine": describe_machine(load_before),
         "versions": {"numpy": version("numpy"), "python": platform.python_version()},
         "samples": {"of_each": num_samples, **samples},
     }

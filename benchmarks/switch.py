@@ -36,7 +36,7 @@ from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import monotonic  # noqa: E402
 
-import psutil  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.switch_bench.cycles import TWO_WORKERS  # noqa: E402
 from benchmarks.switch_bench.policies import in_segments, make_large, make_toy  # noqa: E402
 from benchmarks.switch_bench.result import Result, rounded, suffixed  # noqa: E402
@@ -132,13 +132,7 @@ def run(names: Sequence[str], numbers: Numbers) -> dict[str, object]:
         "figures": report.figures,
         "failed": report.failed,
         "left_out": report.left_out,
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "memory_bytes": psutil.virtual_memory().total,
-            "kernel": platform.release(),
-            "load_before": load_before,
-        },
+        "machine": describe_machine(load_before),
         "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
         "samples": {
             "of_each": numbers.samples,

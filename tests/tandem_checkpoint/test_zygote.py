@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -44,6 +44,13 @@ async def serving(zygote: Zygote | ZygoteKeeper, manner: str) -> Server:
     await server.send(Go())
     await server.send(BIND)
     await server.expect("listening")
+    return server
+
+
+async def waiting_for_weights(zygote: Zygote, manner: str) -> Server:
+    server = await zygote.fork([manner])
+    await server.send(Go())
+    await server.expect("loading")
     return server
 
 
@@ -117,28 +124,12 @@ async def test_a_killed_server_leaves_neither_shared_memory_nor_temporary_files(
     assert files_under(scratch) == []
 
 
+@pytest.mark.parametrize("start", [waiting_for_weights, serving])
 async def test_a_server_that_has_died_leaves_no_shared_memory_either(
-    zygote: Zygote, caplog: pytest.LogCaptureFixture
+    zygote: Zygote, caplog: pytest.LogCaptureFixture, start: Callable[[Zygote, str], Awaitable[Server]]
 ) -> None:
     caplog.set_level("INFO")
-    server = await serving(zygote, "leaky")
-    name = leaked(caplog)
-    os.killpg(server.pid, signal.SIGKILL)
-    await server.ended
-
-    await server.kill()
-    await zygote.kill()
-
-    assert not is_shared(name)
-
-
-async def test_a_server_that_dies_before_it_has_weights_leaves_no_shared_memory_either(
-    zygote: Zygote, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    server = await zygote.fork(["leaky"])
-    await server.send(Go())
-    await server.expect("loading")
+    server = await start(zygote, "leaky")
     name = leaked(caplog)
     os.killpg(server.pid, signal.SIGKILL)
     await server.ended
