@@ -44,7 +44,7 @@ class NoDevices:
 
 
 class CudaDevices:
-    """The GPUs that CUDA would see in this process, all of them unless a variable says which. Not yet run on a GPU."""
+    """The GPUs that CUDA would see in this process, all of them unless a variable says which."""
 
     def __init__(self, visible: str | None = None) -> None:
         self._visible = os.environ.get(VISIBLE_VARIABLE) if visible is None else visible
@@ -83,9 +83,10 @@ def _nvml() -> Iterator[Any]:
 
 
 def _use_of(nvml: Any, handle: Any) -> DeviceUse:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)  # the first version counts the driver's own
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     return DeviceUse(
         name=f"GPU {nvml.nvmlDeviceGetIndex(handle)}",
-        used_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+        used_bytes=int(memory.used),
         by_process=tuple((int(item.pid), int(item.usedGpuMemory or 0)) for item in processes),
     )

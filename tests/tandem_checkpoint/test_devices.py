@@ -34,8 +34,11 @@ class Driver:
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802 - NVML's name
         return f"GPU-{'ab'[handle]}123"
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
-        return SimpleNamespace(used=(handle + 1) * GIBIBYTE)
+    nvmlMemory_v2 = 2
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
+        reserved = 0 if version == self.nvmlMemory_v2 else GIBIBYTE
+        return SimpleNamespace(used=(handle + 1) * GIBIBYTE + reserved)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802 - NVML's name
         return [SimpleNamespace(pid=7, usedGpuMemory=None)] if handle else [SimpleNamespace(pid=6, usedGpuMemory=512)]

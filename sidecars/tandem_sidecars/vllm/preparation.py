@@ -18,10 +18,16 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 """Compilation costs more than it gives for small models, threads must not be pinned twice, one process is enough."""
-CUDA_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HUMMING_DISABLE_PARALLEL_BUILD": "1", "TRITON_F32_DEFAULT": "ieee"}
+CUDA_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "HUMMING_DISABLE_PARALLEL_BUILD": "1",
+    "TRITON_F32_DEFAULT": "ieee",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
 """Libraries of linear algebra start a thread a core when they are imported, vLLM's kernels for quantized weights one to
 wait for each compiler; the zygote must have one thread when it forks. Triton's matrix products of float32, as in vLLM's
-attention, would round what they multiply to ten bits (TF32)."""
+attention, would round what they multiply to ten bits (TF32). FlashInfer samples top-k and top-p only, gives no
+log-probabilities of what it sampled, and its import takes seconds that cannot be spent before the fork."""
 
 
 FORKED_FROM = (
