@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -12,8 +12,11 @@ from tandem_master.watched import WatchedKeys
 
 NAMED = 3
 """Missing members that are named."""
-NUM_CACHED_RECORDS = 1024
-"""Records are parsed again and again while a switch runs; this many are remembered by their text, some 3 KB each."""
+MOST_KEYS = 4096
+"""Keys whose values are remembered: all members are read again and again while a switch runs, but few have changed."""
+T = TypeVar("T", MemberRecord, MemberStatus)
+_records: dict[str, tuple[str, MemberRecord]] = {}
+_statuses: dict[str, tuple[str, MemberStatus]] = {}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,17 +93,24 @@ def _member_id(key: str, prefix: str) -> MemberId:
     raise MembersError(f"{key}: not a member's key; remove it from the registry")
 
 
-@lru_cache(maxsize=NUM_CACHED_RECORDS)
 def _record(key: str, value: str) -> MemberRecord:
-    try:
-        return MemberRecord.model_validate_json(value)
-    except ValidationError as error:
-        raise MembersError(f"{key}: {error.errors()[0]['msg']}; is the engine of another version?") from error
+    return _parsed(_records, MemberRecord, key, value)
 
 
-@lru_cache(maxsize=NUM_CACHED_RECORDS)
 def _status(key: str, value: str) -> MemberStatus:
+    return _parsed(_statuses, MemberStatus, key, value)
+
+
+def _parsed(known: dict[str, tuple[str, T]], kind: type[T], key: str, value: str) -> T:
+    """Return what a key holds, parsed once for each new value; older values are not kept."""
+    before = known.get(key)
+    if before is not None and before[0] == value:
+        return before[1]
     try:
-        return MemberStatus.model_validate_json(value)
+        answer = kind.model_validate_json(value)
     except ValidationError as error:
         raise MembersError(f"{key}: {error.errors()[0]['msg']}; is the engine of another version?") from error
+    if len(known) >= MOST_KEYS:
+        known.clear()
+    known[key] = (value, answer)
+    return answer
