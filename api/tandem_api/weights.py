@@ -34,7 +34,10 @@ class Layout(Resource):
 
 
 class Piece(Resource):
-    """One box of one tensor in a segment, contiguous in row-major order."""
+    """One box of one tensor in a segment: equal runs of bytes, as far apart as the tensor's rows are.
+
+    A box of whole rows is one run.
+    """
 
     tensor: str
     """Hugging Face on-disk name."""
@@ -45,9 +48,23 @@ class Piece(Resource):
     offset_bytes: int = Field(ge=0)
     """Place of its first byte in the segment."""
     num_bytes: int = Field(ge=0)
-    """Size."""
+    """Size: that of all runs together."""
+    num_runs: int = Field(default=1, ge=1)
+    """Runs of bytes, all of one length."""
+    stride_bytes: int = Field(default=0, ge=0)
+    """From the start of one run to that of the next; 0 where there is one only."""
     crc32: int = Field(ge=0)
-    """CRC-32 (ISO 3309) of its bytes."""
+    """CRC-32 (ISO 3309) of its bytes, run after run."""
+
+    @property
+    def run_bytes(self) -> int:
+        """Size of one run."""
+        return self.num_bytes // self.num_runs
+
+    @property
+    def stop_bytes(self) -> int:
+        """Place behind its last byte in the segment."""
+        return self.offset_bytes + (self.num_runs - 1) * self.stride_bytes + self.run_bytes
 
 
 class Shard(Resource):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tandem_api.weights import Piece, Shard
 from tandem_checkpoint.architectures.config import PolicyConfig
-from tandem_checkpoint.segments.layout import ALIGNMENT_BYTES, VOCABULARY_MULTIPLE, SegmentLayout, segment_layout
+from tandem_checkpoint.layouts.server import VOCABULARY_MULTIPLE
+from tandem_checkpoint.segments.layout import ALIGNMENT_BYTES, SegmentLayout, segment_layout
 from tandem_checkpoint.segments.manifest import BrokenSegment, checksum, manifest_of, verify
 from tandem_checkpoint.segments.store import (
     SegmentError,

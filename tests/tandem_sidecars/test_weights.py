@@ -1,118 +1,247 @@
-"""Weights between Hugging Face and Megatron: nothing is lost, and the order is Megatron's."""
+"""Weights through a trainer's ranks: from any source into any split, and out again, to the last bit."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.torch import save_file
+from hypothesis import HealthCheck, given, settings
+from safetensors.torch import load_file, save_file
 
+from tandem_api.weights import Piece, Shard
+from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError
-from tandem_checkpoint.architectures.qwen2 import QWEN2
-from tandem_checkpoint.architectures.table import NamedRule, Split
-from tandem_sidecars.megatron.weights import from_megatron, named_tensors, read_folder, to_megatron
-from tests.tandem_checkpoint.policies import SMALL, TIED
+from tandem_checkpoint.disk.writing import FolderIncomplete
+from tandem_checkpoint.layouts.place import TrainerPlace, TrainerSplit
+from tandem_checkpoint.layouts.shares import shares_of
+from tandem_checkpoint.layouts.trainer import trainer_layout
+from tandem_checkpoint.process.commands import FolderSource, SaveStep, SegmentSource
+from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
+from tandem_checkpoint.segments.manifest import BrokenSegment, manifest_of_pieces, verify
+from tandem_checkpoint.segments.store import allocate, map_for_reading, map_for_writing, segment_name
+from tandem_sidecars.megatron.export import SegmentWriter
+from tandem_sidecars.megatron.save import FolderSaver
+from tandem_sidecars.megatron.source import open_source
+from tandem_sidecars.megatron.weights import check_names
+from tests.tandem_checkpoint.layouts.models import model, places_of, split_models
 
-heads = st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from([2, 4, 6]))
-
-
-def rule_of(split: Split, policy: PolicyConfig = SMALL) -> NamedRule:
-    return next(rule for rule in QWEN2.rules(policy) if rule.split is split and rule.layer == 1)
-
-
-def random_tensors(policy: PolicyConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return random weights for every tensor of a policy, by Hugging Face name."""
-    generator = torch.Generator().manual_seed(seed)
-    shapes = dict(item for rule in QWEN2.rules(policy) for item in rule.tensors(policy))
-    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def round_trip(tensors: dict[str, torch.Tensor], policy: PolicyConfig) -> dict[str, torch.Tensor]:
-    parameters = {rule.megatron: to_megatron(rule, tensors, policy) for rule in QWEN2.rules(policy)}
-    return dict(named_tensors(QWEN2.rules(policy), parameters, policy))
+Parameters = dict[str, torch.Tensor]
+Case = tuple[PolicyConfig, TrainerSplit]
+LATENT = "DeepseekV3ForCausalLM"
+SPLIT = TrainerSplit(tensor=2, pipeline=2, expert=2)
 
 
-@given(heads, st.integers(0, 99), st.booleans())
-def test_every_tensor_comes_back_bit_by_bit(sizes: tuple[int, int, int], seed: int, tied: bool) -> None:
-    groups, ratio, head_dim = sizes
-    policy = replace(
-        SMALL, num_heads=groups * ratio, num_key_value_heads=groups, head_dim=head_dim, hidden=8, tied_embeddings=tied
-    )
-    tensors = random_tensors(policy, seed)
+class Ranks:
+    """The ranks of a pod: their parameters, and all that they do with them, without Megatron."""
 
-    back = round_trip(tensors, policy)
+    def __init__(self, policy: PolicyConfig, split: TrainerSplit, dtype: torch.dtype = torch.float32) -> None:
+        self.policy = policy
+        self.places = places_of(split)
+        self.layout: SegmentLayout = segment_layout(policy, str(dtype).removeprefix("torch."))
+        self.layouts = [trainer_layout(policy, place) for place in self.places]
+        self.parameters: list[Parameters] = [
+            {item.name: torch.full(item.shape, 7.0, dtype=torch.float32 if item.dtype else dtype) for item in local}
+            for local in self.layouts
+        ]
 
-    assert back.keys() == tensors.keys()
-    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    def load(self, source: FolderSource | SegmentSource) -> "Ranks":
+        for local, parameters in zip(self.layouts, self.parameters, strict=True):
+            open_source(source, self.layout, local).fill(parameters)
+        return self
 
+    def export(self, folder: Path) -> SegmentSource:
+        """Write the pod's segment, and return it as a source."""
+        allocate(folder, self.layout.num_bytes)
+        path = folder / segment_name(0)
+        shares = [
+            SegmentWriter(self.layout, self.policy, self.places, rank).write(path, parameters)
+            for rank, parameters in enumerate(self.parameters)
+        ]
+        return SegmentSource(path=str(path), shards=tuple(map(self._shard, shares)))
 
-def test_query_key_and_value_go_by_group() -> None:
-    policy = replace(SMALL, num_heads=4, num_key_value_heads=2, head_dim=2)
-    bias = "decoder.layers.1.self_attention.linear_qkv.bias"
-    rule = next(rule for rule in QWEN2.rules(policy) if rule.megatron == bias)
-    query, key, value = (name for name, _ in rule.tensors(policy))
-    tensors = {query: torch.arange(0, 8), key: torch.arange(100, 104), value: torch.arange(200, 204)}
+    def save(self, folder: Path, origin: Path) -> int:
+        """Write a folder step by step, each rank its share."""
+        shares = shares_of(self.policy, self.places)
+        savers = [FolderSaver(self.layout, origin, shares, rank) for rank in range(len(shares))]
+        savers[0].save(folder, SaveStep.PREPARE, self.parameters[0])
+        for saver, parameters in zip(savers, self.parameters, strict=True):
+            saver.save(folder, SaveStep.WRITE, parameters)
+        return savers[0].save(folder, SaveStep.COMMIT, self.parameters[0])
 
-    fused = to_megatron(rule, tensors, policy)
-
-    assert fused.tolist() == [0, 1, 2, 3, 100, 101, 200, 201, 4, 5, 6, 7, 102, 103, 202, 203]
-
-
-def test_gate_stands_above_up() -> None:
-    rule = rule_of(Split.HALVES)
-    tensors = random_tensors(SMALL)
-
-    fused = to_megatron(rule, tensors, SMALL)
-
-    assert torch.equal(fused[: SMALL.intermediate], tensors["model.layers.1.mlp.gate_proj.weight"])
-    assert torch.equal(fused[SMALL.intermediate :], tensors["model.layers.1.mlp.up_proj.weight"])
-
-
-def test_three_plain_blocks_are_not_megatrons_order() -> None:
-    rule = rule_of(Split.QKV)
-    tensors = random_tensors(SMALL)
-
-    plain = torch.cat([tensors[name] for name, _ in rule.tensors(SMALL)])
-
-    assert not torch.equal(to_megatron(rule, tensors, SMALL), plain)
+    def _shard(self, pieces: tuple[Piece, ...]) -> Shard:
+        return Shard(generation=0, incarnation="a", segment="s", segment_bytes=self.layout.num_bytes, pieces=pieces)
 
 
-def test_a_missing_tensor_is_named() -> None:
-    tensors = random_tensors(SMALL)
-    del tensors["model.layers.1.self_attn.k_proj.weight"]
-
-    with pytest.raises(PolicyFolderError, match=r"lacks the tensor model\.layers\.1\.self_attn\.k_proj\.weight"):
-        round_trip(tensors, SMALL)
-
-
-def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
-    tensors = random_tensors(SMALL) | {"model.norm.weight": torch.zeros(63)}
-
-    with pytest.raises(PolicyFolderError, match=r"model\.norm\.weight is \(63,\), config\.json says \(64,\)"):
-        round_trip(tensors, SMALL)
-
-
-def test_a_tied_policy_has_no_head_of_its_own() -> None:
-    assert "lm_head.weight" not in round_trip(random_tensors(TIED), TIED)
+def write_folder(folder: Path, policy: PolicyConfig, dtype: torch.dtype = torch.float32) -> FolderSource:
+    """Write random weights for every tensor of a policy."""
+    generator = torch.Generator().manual_seed(0)
+    rules = architecture_of(policy.architecture).rules(policy)
+    shapes = dict(item for rule in rules for item in rule.tensors(policy))
+    folder.mkdir(exist_ok=True)
+    tensors = {
+        name: torch.randn(shape, generator=generator).to(torch.float32 if "e_score" in name else dtype)
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "model.safetensors")
+    return FolderSource(path=str(folder))
 
 
-def test_a_folder_in_several_files_is_read_as_one(tmp_path: Path) -> None:
-    save_file({"a": torch.ones(2)}, tmp_path / "model-00001-of-00002.safetensors")
-    save_file({"b": torch.zeros(3)}, tmp_path / "model-00002-of-00002.safetensors")
-
-    assert read_folder(tmp_path).keys() == {"a", "b"}
+def weights_in(folder: Path | str) -> Parameters:
+    weights: Parameters = load_file(Path(folder) / "model.safetensors")
+    return weights
 
 
-def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PolicyFolderError, match=r"holds no \.safetensors file"):
-        read_folder(tmp_path)
+def are_equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_split_views_share_memory_where_the_layout_allows() -> None:
-    fused = torch.arange(2 * SMALL.intermediate * SMALL.hidden, dtype=torch.float32).view(-1, SMALL.hidden)
+def pieces_of(source: SegmentSource) -> tuple[Piece, ...]:
+    return tuple(piece for shard in source.shards for piece in shard.pieces)
 
-    gate, _ = from_megatron(rule_of(Split.HALVES), fused, SMALL)
 
-    assert gate.data_ptr() == fused.data_ptr()
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(split_models())
+def test_from_a_folder_through_a_segment_into_another_split_and_back_to_a_folder(tmp_path: Path, case: Case) -> None:
+    policy, split = case
+    origin = write_folder(tmp_path / "origin", policy)
+
+    exported = Ranks(policy, split).load(origin).export(tmp_path)
+    whole = Ranks(policy, TrainerSplit()).load(exported)
+    num_bytes = Ranks(policy, split).load(exported).save(tmp_path / "out", tmp_path / "origin")
+
+    manifest_of_pieces(whole.layout, 0, pieces_of(exported), "segment")
+    assert are_equal(weights_in(tmp_path / "out"), weights_in(origin.path))
+    assert num_bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert are_equal(whole.parameters[0], Ranks(policy, TrainerSplit()).load(origin).parameters[0])
+
+
+def test_a_segment_is_the_same_whichever_split_writes_it(tmp_path: Path) -> None:
+    policy = model(LATENT)
+    origin = write_folder(tmp_path / "origin", policy)
+    segments = []
+    for split in (TrainerSplit(), SPLIT):
+        source = Ranks(policy, split).load(origin).export(tmp_path)
+        segments.append(Path(source.path).read_bytes())
+
+    assert segments[0] == segments[1]
+
+
+def test_a_bfloat16_segment_of_a_float32_folder_is_rounded_but_for_the_routers_bias(tmp_path: Path) -> None:
+    policy = model(LATENT)
+    origin = write_folder(tmp_path / "origin", policy)
+
+    Ranks(policy, SPLIT, torch.bfloat16).load(origin).save(tmp_path / "out", tmp_path / "origin")
+
+    wanted = {
+        name: tensor if "e_score" in name else tensor.bfloat16() for name, tensor in weights_in(origin.path).items()
+    }
+    assert are_equal(weights_in(tmp_path / "out"), wanted)
+
+
+def test_without_a_split_each_tensor_is_one_piece_of_one_run(tmp_path: Path) -> None:
+    policy = model("Qwen2ForCausalLM")
+    ranks = Ranks(policy, TrainerSplit()).load(write_folder(tmp_path / "origin", policy))
+
+    pieces = pieces_of(ranks.export(tmp_path))
+
+    placed = [item for parameter in ranks.layout.parameters for item in parameter.tensors]
+    assert {(piece.tensor, piece.offset_bytes, piece.num_bytes, piece.num_runs) for piece in pieces} == {
+        (item.tensor.name, item.offset_bytes, item.num_bytes, 1) for item in placed
+    }
+    assert len(pieces) == len(placed)
+
+
+def test_columns_of_a_rank_are_runs_as_far_apart_as_rows(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM", num_layers=1)
+    ranks = Ranks(policy, TrainerSplit(tensor=2)).load(write_folder(tmp_path / "origin", policy))
+
+    halves = [piece for piece in pieces_of(ranks.export(tmp_path)) if "down_proj" in piece.tensor]
+
+    row_bytes = policy.intermediate * 4
+    assert [(half.num_runs, half.stride_bytes, half.run_bytes) for half in halves] == [
+        (policy.hidden, row_bytes, row_bytes // 2)
+    ] * 2
+
+
+def test_one_wrong_byte_between_the_runs_of_others_is_found(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM", num_layers=1)
+    source = Ranks(policy, TrainerSplit(tensor=2)).load(write_folder(tmp_path / "origin", policy)).export(tmp_path)
+    second = next(piece for piece in pieces_of(source) if "down_proj" in piece.tensor and piece.start[1])
+    with map_for_writing(Path(source.path)) as mapped:
+        mapped[second.stop_bytes - 1] ^= 1
+
+    with map_for_reading(Path(source.path)) as mapped:
+        with pytest.raises(BrokenSegment, match=r"checksum of model\.layers\.0\.mlp\.down_proj\.weight differs"):
+            verify(mapped, [second])
+        verify(mapped, [piece for piece in pieces_of(source) if piece != second])
+
+
+def test_a_rank_does_not_mind_a_wrong_byte_of_another_stage(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM")
+    ranks = Ranks(policy, TrainerSplit(pipeline=2)).load(write_folder(tmp_path / "origin", policy))
+    source = ranks.export(tmp_path)
+    head = next(piece for piece in pieces_of(source) if piece.tensor == "lm_head.weight")
+    with map_for_writing(Path(source.path)) as mapped:
+        mapped[head.offset_bytes] ^= 1
+
+    open_source(source, ranks.layout, ranks.layouts[0])
+    with pytest.raises(BrokenSegment, match=r"checksum of lm_head\.weight differs"):
+        open_source(source, ranks.layout, ranks.layouts[1])
+
+
+def test_padding_rows_are_zero_after_a_load(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM", vocabulary=13)
+    origin = write_folder(tmp_path / "origin", policy)
+
+    last = Ranks(policy, TrainerSplit(tensor=2)).load(origin).parameters[1]
+
+    assert not last["output_layer.weight"][-1].any()
+
+
+def test_a_folder_is_not_complete_without_every_ranks_share(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM")
+    ranks = Ranks(policy, TrainerSplit(tensor=2)).load(write_folder(tmp_path / "origin", policy))
+    shares = shares_of(policy, ranks.places)
+    saver = FolderSaver(ranks.layout, tmp_path / "origin", shares, 0)
+    saver.save(tmp_path / "out", SaveStep.PREPARE, {})
+    saver.save(tmp_path / "out", SaveStep.WRITE, ranks.parameters[0])
+
+    with pytest.raises(FolderIncomplete):
+        saver.save(tmp_path / "out", SaveStep.COMMIT, {})
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tensor_that_a_folder_lacks_is_named_before_anything_changes(tmp_path: Path) -> None:
+    tied, untied = (model("LlamaForCausalLM", tied_embeddings=tied) for tied in (True, False))
+    ranks = Ranks(untied, TrainerSplit())
+
+    with pytest.raises(PolicyFolderError, match=r"lacks the tensor lm_head\.weight"):
+        ranks.load(write_folder(tmp_path / "origin", tied))
+
+    assert all(bool((parameter == 7.0).all()) for parameter in ranks.parameters[0].values())
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
+    origin = write_folder(tmp_path / "origin", model("LlamaForCausalLM", intermediate=12))
+
+    with pytest.raises(
+        PolicyFolderError, match=r"gate_proj\.weight is \(12, 6\), the policy's config\.json says \(8, 6\)"
+    ):
+        Ranks(model("LlamaForCausalLM"), TrainerSplit()).load(origin)
+
+
+def test_fp8_without_its_scales_is_not_taken_for_weights(tmp_path: Path) -> None:
+    policy = model("LlamaForCausalLM")
+    origin = write_folder(tmp_path / "origin", policy, torch.float8_e4m3fn)
+
+    with pytest.raises(PolicyFolderError, match=r"is float8_e4m3fn; convert it to bfloat16, scales multiplied in"):
+        Ranks(policy, TrainerSplit()).load(origin)
+
+
+def test_a_model_with_other_parameters_than_the_table_says_is_a_mistake_of_ours() -> None:
+    local = trainer_layout(model(LATENT), TrainerPlace())
+    parameters = {item.name: torch.empty(item.shape) for item in local if not item.is_buffer}
+
+    with pytest.raises(ValueError, match=r"differs from the model in \['decoder\.layers\.1\.mlp\.router\.expert_bias'"):
+        check_names(parameters, local)

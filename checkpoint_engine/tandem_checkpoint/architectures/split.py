@@ -1,16 +1,22 @@
-"""Which tensor-parallel splits a policy can be served with: vLLM's own conditions, known before it is started.
+"""Which splits a policy can be served and trained with: vLLM's and Megatron's own conditions, known before a start.
 
-Query heads and the feed-forward are cut evenly. With more ranks than key/value heads neighbours hold the same head, so
-then the ranks are a multiple of the heads.
+Heads and feed-forwards are cut evenly. With more ranks of a server than key/value heads neighbours hold the same head,
+so then the ranks are a multiple of the heads; a trainer's ranks hold whole groups. Layers are dealt out evenly among
+stages that are told no number of their own, and among the chunks of a stage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import get_args
 
 from tandem_api.job.pods import ServerSplit
 from tandem_checkpoint.architectures.config import PolicyConfig
+from tandem_checkpoint.layouts.place import TrainerSplit
 
 FIELD = "spec.rollout.parallelism.tensor"
+TRAINER_FIELD = "spec.trainer.parallelism"
+MOST_RANKS = 64
+"""The largest number that the API takes for a part of a trainer's split."""
 
 
 class SplitRefused(Exception):  # noqa: N818 - what has happened, not whose mistake it is
@@ -19,23 +25,105 @@ class SplitRefused(Exception):  # noqa: N818 - what has happened, not whose mist
 
 def check_split(policy: PolicyConfig, num_ranks: int) -> None:
     """Raise SplitRefused where a server of `num_ranks` ranks cannot hold the policy; before anything is started."""
-    uncut = next(_uncut(policy, num_ranks), None)
+    uncut = next(_uncut_by_server(policy, num_ranks), None)
     if uncut is not None:
-        others = [split for split in get_args(ServerSplit) if not any(_uncut(policy, split))]
+        others = [split for split in get_args(ServerSplit) if not any(_uncut_by_server(policy, split))]
         raise SplitRefused(f"{FIELD}: {num_ranks} does not divide {uncut}; use {_listed(others)}")
 
 
-def _uncut(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
+def check_trainer_split(policy: PolicyConfig, split: TrainerSplit) -> None:
+    """Raise SplitRefused where Megatron cannot train the policy in this split; before anything is started."""
+    _check(policy, split, "tensor", split.tensor, _uncut_by_tensor)
+    _check(policy, split, "expert", split.expert, _uncut_by_expert)
+    _check(policy, split, "expertTensor", split.expert_tensor, _uncut_by_expert_tensor)
+    _check_layers(policy, split)
+
+
+def _check(
+    policy: PolicyConfig,
+    split: TrainerSplit,
+    field: str,
+    number: int,
+    uncut_by: Callable[[PolicyConfig, int], Iterator[str]],
+) -> None:
+    uncut = next(uncut_by(policy, number), None)
+    if uncut is not None:
+        others = [other for other in range(1, MOST_RANKS + 1) if not any(uncut_by(policy, other))]
+        raise SplitRefused(f"{TRAINER_FIELD}.{field}: {number} does not divide {uncut}; use {_listed(others)}")
+
+
+def _check_layers(policy: PolicyConfig, split: TrainerSplit) -> None:
+    """Raise SplitRefused where stages or chunks would get uneven numbers of layers that nobody has asked for."""
+    uneven = _uneven_layers(policy.num_layers, split)
+    if uneven is None:
+        return
+    for field, name in (("virtualPipeline", "virtual_pipeline"), ("pipeline", "pipeline")):
+        others = [
+            number
+            for number in range(1, min(policy.num_layers, MOST_RANKS) + 1)
+            if (field == "pipeline" or number <= split.virtual_pipeline)
+            and _uneven_layers(policy.num_layers, replace(split, **{name: number})) is None
+        ]
+        if others and getattr(split, name) > 1:
+            raise SplitRefused(f"{TRAINER_FIELD}.{field}: {uneven}; use {_listed(others)}")
+    raise SplitRefused(f"{TRAINER_FIELD}.pipeline: {uneven}; give other firstStageLayers and lastStageLayers, or none")
+
+
+def _uneven_layers(num_layers: int, split: TrainerSplit) -> str | None:
+    """Return what does not divide; None where each chunk of each stage has its layers."""
+    if split.pipeline == 1:
+        return None if split.virtual_pipeline == 1 else "one stage has no chunks"
+    given = [length for length in (split.first_stage_layers, split.last_stage_layers) if length is not None]
+    between, rest = split.pipeline - len(given), num_layers - sum(given)
+    if rest < 0 or (between == 0) != (rest == 0):
+        return f"the first and last stage with {sum(given)} of {num_layers} layers leave {max(rest, 0)} for {between}"
+    if between and rest % between:
+        return f"{between} stages do not share {rest} layers evenly"
+    lengths = [*given, rest // between] if between else given
+    uncut = next((length for length in lengths if length % split.virtual_pipeline), None)
+    return None if uncut is None else f"{split.virtual_pipeline} chunks do not share a stage's {uncut} layers evenly"
+
+
+def _uncut_by_server(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
     """Yield what of a policy does not divide by a number of ranks."""
     if policy.num_key_value_heads % num_ranks and num_ranks % policy.num_key_value_heads:
         yield f"{policy.num_key_value_heads} key/value heads"
+    yield from _uncut_matrices(policy, num_ranks)
+    yield from _uncut_by_expert_tensor(policy, num_ranks, has_experts=policy.num_experts > 0)
+
+
+def _uncut_by_tensor(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
+    if policy.num_key_value_heads % num_ranks:
+        yield f"{policy.num_key_value_heads} key/value heads"
+    yield from _uncut_matrices(policy, num_ranks)
+    if policy.kv_lora_rank:  # Megatron's local layers cut the projections down to the ranks too, and gather
+        if policy.q_lora_rank % num_ranks:
+            yield f"the query rank of {policy.q_lora_rank}"
+        if (policy.kv_lora_rank + policy.qk_rope_head_dim) % num_ranks:
+            yield f"the key/value rank of {policy.kv_lora_rank} and {policy.qk_rope_head_dim} rotary rows"
+
+
+def _uncut_matrices(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
     if policy.num_heads % num_ranks:
         yield f"{policy.num_heads} query heads"
-    if policy.intermediate % num_ranks:
+    has_dense = not all(policy.is_moe_layer(layer) for layer in range(policy.num_layers))
+    if has_dense and policy.intermediate % num_ranks:
         yield f"{policy.intermediate} rows of the feed-forward"
+    if policy.shared_intermediate % num_ranks:
+        yield f"{policy.shared_intermediate} rows of the shared experts"
 
 
-def _listed(numbers: list[int]) -> str:
+def _uncut_by_expert(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
+    if policy.num_experts % num_ranks or (num_ranks > 1 and not policy.num_experts):
+        yield f"{policy.num_experts} experts"
+
+
+def _uncut_by_expert_tensor(policy: PolicyConfig, num_ranks: int, *, has_experts: bool = True) -> Iterator[str]:
+    if has_experts and (policy.expert_intermediate % num_ranks or (num_ranks > 1 and not policy.num_experts)):
+        yield f"{policy.expert_intermediate} rows of an expert"
+
+
+def _listed(numbers: Sequence[int]) -> str:
     """Return `1, 2 or 4`."""
     *first, last = map(str, numbers)
     return f"{', '.join(first)} or {last}" if first else last

@@ -2,14 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import product
 
+import numpy as np
 from isal import isal_zlib
+from numpy.lib.stride_tricks import as_strided
 from pydantic import Field
 from typing_extensions import Buffer
 
 from tandem_api.resource import Resource
 from tandem_api.weights import Piece, Shard
-from tandem_checkpoint.segments.layout import SegmentLayout
+from tandem_checkpoint.segments.layout import BoxRuns, Placed, SegmentLayout
+
+GATHERED_BYTES = 1 << 20
+"""Runs that lie apart are put together up to this size before they are summed: a call a run would take longer."""
 
 
 class BrokenSegment(Exception):  # noqa: N818 - what has happened, not whose mistake it is
@@ -74,27 +80,71 @@ def covers(layout: SegmentLayout, pieces: Sequence[Piece]) -> bool:
 def verify(buffer: Buffer, pieces: Iterable[Piece]) -> None:
     """Compare every checksum; raise BrokenSegment naming the tensors that differ."""
     with memoryview(buffer) as view:
-        broken = [
-            piece.tensor
-            for piece in pieces
-            if checksum(view[piece.offset_bytes : piece.offset_bytes + piece.num_bytes]) != piece.crc32
-        ]
+        broken = [piece.tensor for piece in pieces if checksum_of(view, piece) != piece.crc32]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise BrokenSegment(f"checksum of {', '.join(broken[:3])}{more} differs from what the trainer registered")
 
 
-def checksum(data: Buffer) -> int:
-    """Return the CRC-32 of some bytes."""
-    return isal_zlib.crc32(data)
+def checksum(data: Buffer, before: int = 0) -> int:
+    """Return the CRC-32 of some bytes that follow others, whose CRC-32 is `before`."""
+    return isal_zlib.crc32(data, before)
+
+
+def checksum_of(segment: Buffer, piece: Piece, offset_bytes: int = 0) -> int:
+    """Return the CRC-32 of a piece's bytes. `offset_bytes`: the place in the segment where the buffer begins.
+
+    Bytes that the buffer does not have count as missing, so the checksum is wrong then.
+    """
+    with memoryview(segment) as view:
+        first = piece.offset_bytes - offset_bytes
+        if piece.num_runs == 1:
+            return checksum(view[first : first + piece.num_bytes])
+        if first < 0 or piece.stop_bytes - offset_bytes > view.nbytes or piece.stride_bytes < piece.run_bytes:
+            return -1
+        rows = as_strided(
+            np.frombuffer(view, np.uint8)[first:],
+            (piece.num_runs, piece.run_bytes),
+            (piece.stride_bytes, 1),
+            writeable=False,
+        )
+        crc, step = 0, max(1, GATHERED_BYTES // max(1, piece.run_bytes))
+        for row in range(0, piece.num_runs, step):
+            crc = checksum(np.ascontiguousarray(rows[row : row + step]).data, crc)
+        return crc
 
 
 def _odd_tensors(layout: SegmentLayout, pieces: Sequence[Piece]) -> list[str]:
-    """Return the tensors whose bytes do not belong to exactly one piece each, by name."""
-    found = Counter((piece.offset_bytes, piece.num_bytes, piece.tensor) for piece in pieces)
-    wanted = Counter(
-        (placed.offset_bytes, placed.num_bytes, placed.tensor.name)
-        for parameter in layout.parameters
-        for placed in parameter.tensors
-    )
-    return sorted({name for *_, name in (found - wanted) + (wanted - found)})
+    """Return the tensors whose bytes do not belong to exactly one piece each, by name.
+
+    Boxes make up a tensor, each element once, just when their corners cancel out but for the tensor's own: a corner
+    counts as 1 or -1, by whether an even or odd number of its sides are ends.
+    """
+    placed = {item.tensor.name: item for parameter in layout.parameters for item in parameter.tensors}
+    corners: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in placed}
+    odd = {piece.tensor for piece in pieces if not _is_in_place(placed.get(piece.tensor), piece)}
+    for piece in pieces:
+        if piece.tensor not in odd:
+            _count_corners(corners[piece.tensor], piece.start, piece.stop, 1)
+    for name, item in placed.items():
+        shape = item.tensor.shape
+        _count_corners(corners[name], (0,) * len(shape), shape, -1)
+    return sorted(odd | {name for name, counted in corners.items() if any(counted.values())})
+
+
+def _count_corners(counted: Counter[tuple[int, ...]], start: tuple[int, ...], stop: tuple[int, ...], sign: int) -> None:
+    for ends in product((False, True), repeat=len(start)):
+        corner = tuple(stop[axis] if is_end else start[axis] for axis, is_end in enumerate(ends))
+        counted[corner] += -sign if sum(ends) % 2 else sign
+
+
+def _is_in_place(placed: Placed | None, piece: Piece) -> bool:
+    """Tell whether a piece is a box of its tensor, and its bytes are those of the box."""
+    if placed is None or not len(piece.start) == len(piece.stop) == len(placed.tensor.shape):
+        return False
+    sides = zip(piece.start, piece.stop, placed.tensor.shape, strict=True)
+    if not all(0 <= start < stop <= length for start, stop, length in sides):
+        return False
+    runs = placed.runs_of(piece.start, piece.stop)
+    found = BoxRuns(piece.offset_bytes, piece.num_bytes, piece.num_runs, piece.stride_bytes)
+    return found == runs

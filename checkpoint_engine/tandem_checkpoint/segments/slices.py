@@ -1,35 +1,44 @@
-"""Which bytes of a segment each tensor-parallel rank of a server holds.
+"""Which bytes of a segment each tensor-parallel rank of a server holds: its strips, in the places of their tensors."""
 
-vLLM's sharding (vllm/model_executor/layers/linear.py): projections into heads, into the feed-forward and onto the
-vocabulary are cut by rows, each tensor of a fused parameter for itself; projections back to the hidden size are cut by
-columns; all else is whole on every rank. With more ranks than key/value heads, neighbours hold the same head.
-"""
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
 from tandem_checkpoint.architectures.config import PolicyConfig
-from tandem_checkpoint.architectures.table import Part, Rows
+from tandem_checkpoint.architectures.table import Axis
+from tandem_checkpoint.layouts.place import ServerPlace
+from tandem_checkpoint.layouts.server import server_parameter
+from tandem_checkpoint.layouts.strip import LocalParameter
 from tandem_checkpoint.segments.extents import Extent
-from tandem_checkpoint.segments.layout import SegmentLayout, ServerParameter
-
-_CUT = frozenset({Rows.VOCABULARY, Rows.INTERMEDIATE, Rows.QUERY, Rows.KEY_VALUE})
+from tandem_checkpoint.segments.layout import ITEM_BYTES, SegmentLayout, ServerParameter
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box of a row-major tensor in the segment, and the row of the rank's parameter that its first row becomes."""
+    """A box of a row-major tensor in the segment, and where it goes to in the rank's parameter."""
 
     offset_bytes: int
     shape: tuple[int, ...]
     """Of the whole tensor."""
     start: tuple[int, ...]
     stop: tuple[int, ...]
-    into_row: int
+    into: tuple[int, ...]
+    """First index in the parameter. Where that has more axes than the box (experts), one index on the leading ones."""
 
     @property
     def num_rows(self) -> int:
         return self.stop[0] - self.start[0]
+
+    @property
+    def into_row(self) -> int:
+        """Row of the parameter that the first row becomes."""
+        return self.into[len(self.into) - len(self.shape)]
+
+    @property
+    def in_parameter(self) -> tuple[int | slice, ...]:
+        """The box as an index of the parameter: rows, and the expert before them if there is one."""
+        leading = self.into[: len(self.into) - len(self.shape)]
+        return (*leading, slice(self.into_row, self.into_row + self.num_rows))
 
     @property
     def is_whole_rows(self) -> bool:
@@ -50,49 +59,55 @@ class RankParameter:
     shape: tuple[int, ...]
     boxes: tuple[Box, ...]
     """In the order of the parameter's rows, which they cover."""
+    dtype: str
 
 
 def rank_parameters(
-    layout: SegmentLayout, config: PolicyConfig, rank: int = 0, num_ranks: int = 1
+    layout: SegmentLayout,
+    config: PolicyConfig,
+    rank: int = 0,
+    num_ranks: int = 1,
+    *,
+    has_expert_parallel: bool = False,
 ) -> tuple[RankParameter, ...]:
     """Return what a rank holds of each parameter. Without tensor parallelism each is one whole box."""
-    if num_ranks == 1:
-        return tuple(_whole(parameter) for parameter in layout.parameters)
-    return tuple(_rank_parameter(parameter, config, rank, num_ranks) for parameter in layout.parameters)
+    place = ServerPlace(num_ranks, rank, has_expert_parallel)
+    return tuple(_rank_parameter(parameter, config, place) for parameter in layout.parameters)
 
 
-def _whole(parameter: ServerParameter) -> RankParameter:
-    """Return the parameter with its tensors and its padding rows as they lie in the segment."""
-    start = (0,) * len(parameter.shape)
-    box = Box(parameter.offset_bytes, parameter.shape, start, parameter.shape, 0)
-    return RankParameter(parameter.name, parameter.shape, (box,))
-
-
-def _rank_parameter(parameter: ServerParameter, config: PolicyConfig, rank: int, num_ranks: int) -> RankParameter:
-    parts = parameter.rule.rule.parts
-    if parts[0].rows is Rows.VOCABULARY:  # its padding rows are cut like all others
-        whole: tuple[tuple[int, tuple[int, ...]], ...] = ((parameter.offset_bytes, parameter.shape),)
+def _rank_parameter(parameter: ServerParameter, config: PolicyConfig, place: ServerPlace) -> RankParameter:
+    local = server_parameter(parameter.name, parameter.rules, config, place)
+    if parameter.rules[0].rule.parts[0].rows is Axis.VOCABULARY:  # its padding rows are cut like all others
+        boxes: tuple[Box, ...] = (_rows(parameter, local, place.tensor * local.shape[0]),)
     else:
-        whole = tuple((placed.offset_bytes, placed.tensor.shape) for placed in parameter.tensors)
-    boxes: list[Box] = []
-    for part, (offset, shape) in zip(parts, whole, strict=True):
-        into_row = sum(box.num_rows for box in boxes)
-        start, stop = _cut(part, shape, config, rank, num_ranks)
-        boxes.append(Box(offset, shape, start, stop, into_row))
-    num_rows = sum(box.num_rows for box in boxes)
-    columns = tuple(stop - start for start, stop in zip(boxes[0].start[1:], boxes[0].stop[1:], strict=True))
-    return RankParameter(parameter.name, (num_rows, *columns), tuple(boxes))
+        boxes = tuple(_boxes(parameter, local))
+        item_bytes = ITEM_BYTES[parameter.dtype]
+        if len(boxes) == 1 or _lie_together(boxes, item_bytes):
+            first = boxes[0].extent(item_bytes).offset_bytes - parameter.offset_bytes
+            if boxes[0].is_whole_rows:
+                boxes = (_rows(parameter, local, first // (prod(parameter.shape[1:]) * item_bytes)),)
+    return RankParameter(parameter.name, local.shape, boxes, parameter.dtype)
 
 
-def _cut(
-    part: Part, shape: tuple[int, ...], config: PolicyConfig, rank: int, num_ranks: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the corners of a rank's box in one tensor."""
-    start, stop = [0] * len(shape), list(shape)
-    axis = 0 if part.rows in _CUT else 1
-    if axis == 0 or part.columns in _CUT:
-        num_shares = min(num_ranks, config.num_key_value_heads) if part.rows is Rows.KEY_VALUE else num_ranks
-        length = shape[axis] // num_shares
-        start[axis] = rank * num_shares // num_ranks * length
-        stop[axis] = start[axis] + length
-    return tuple(start), tuple(stop)
+def _rows(parameter: ServerParameter, local: LocalParameter, row: int) -> Box:
+    """Return rows of a parameter as the segment holds it, as many as a rank has."""
+    start = (row, *(0,) * len(parameter.shape[1:]))
+    stop = (row + local.shape[0], *parameter.shape[1:])
+    return Box(parameter.offset_bytes, parameter.shape, start, stop, (0,) * len(parameter.shape))
+
+
+def _boxes(parameter: ServerParameter, local: LocalParameter) -> Iterator[Box]:
+    """Yield the rank's box in each tensor."""
+    placed = {item.tensor.name: item for item in parameter.tensors}
+    for strip in local.strips:
+        tensor = placed[strip.tensor]
+        yield Box(tensor.offset_bytes, tensor.tensor.shape, strip.tensor_start, strip.tensor_stop, strip.start)
+
+
+def _lie_together(boxes: tuple[Box, ...], item_bytes: int) -> bool:
+    """Tell whether boxes follow each other in the segment without a gap."""
+    if not all(box.is_whole_rows for box in boxes):
+        return False
+    extents = [box.extent(item_bytes) for box in boxes]
+    ends = [extent.offset_bytes + extent.num_bytes for extent in extents]
+    return all(end == extent.offset_bytes for end, extent in zip(ends[:-1], extents[1:], strict=True))

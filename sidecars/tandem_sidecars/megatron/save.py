@@ -1,53 +1,55 @@
-"""The policy as a Hugging Face folder: written aside, synced, renamed, so a half-written one is never seen."""
+"""The policy as a Hugging Face folder: written aside, synced, renamed, so a half-written one is never seen.
 
-import os
-import shutil
-from collections.abc import Mapping
+Each rank writes its share of every tensor into the files, whose size and order all of them know.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-SHARED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-"""Files of the initial policy that hold for every generation."""
+from tandem_checkpoint.disk.folder_plan import FolderPlan, plan_folder
+from tandem_checkpoint.disk.memory_box import MemoryBox
+from tandem_checkpoint.disk.writing import FolderWriter, commit, prepare
+from tandem_checkpoint.layouts.shares import Region
+from tandem_checkpoint.process.commands import SaveStep
+from tandem_checkpoint.segments.layout import SegmentLayout
+from tandem_sidecars.megatron.arrays import array_of
+from tandem_sidecars.megatron.weights import Tensors, box_of
 
 
-def save_folder(folder: Path, origin: Path, tensors: Mapping[str, torch.Tensor]) -> int:
-    """Write tensors, configuration and tokenizer; return the size of the weights. An older folder is replaced."""
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name in SHARED_FILES:
-        if (origin / name).is_file():
-            shutil.copyfile(origin / name, aside / name)
-    weights = aside / "model.safetensors"
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, weights, {"format": "pt"})
-    _sync(aside)
-    num_bytes = weights.stat().st_size
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        aside.rename(folder)
-        shutil.rmtree(old)
-    else:
-        aside.rename(folder)
-    return num_bytes
+class FolderSaver:
+    """One rank's part in saving."""
+
+    def __init__(
+        self, layout: SegmentLayout, origin: Path, shares: Sequence[Sequence[Region]], local_rank: int
+    ) -> None:
+        """Work out the files. `shares`: what each rank of the pod writes; `origin`: where other files come from."""
+        self._plan: FolderPlan = plan_folder(layout.tensors)
+        self._dtypes = {info.name: getattr(torch, info.dtype) for info in layout.tensors}
+        self._origin = origin
+        self._shares = shares
+        self._local_rank = local_rank
+
+    def save(self, folder: Path, step: SaveStep, parameters: Tensors) -> int:
+        """Take a step, or all of them; return the size of the weight files. An older folder is replaced at the end.
+
+        Raises: OSError; FolderIncomplete where a rank has not written its share.
+        """
+        if step in (SaveStep.ALL, SaveStep.PREPARE):
+            prepare(folder, self._plan, self._origin)
+        if step in (SaveStep.ALL, SaveStep.WRITE):
+            with FolderWriter(folder, self._plan, _name(self._local_rank)) as writer:
+                writer.write(self._boxes(parameters))
+        if step in (SaveStep.ALL, SaveStep.COMMIT):
+            commit(folder, self._plan, [_name(rank) for rank in range(len(self._shares))])
+        return self._plan.num_bytes
+
+    def _boxes(self, parameters: Tensors) -> Iterator[MemoryBox]:
+        for region in self._shares[self._local_rank]:
+            box = box_of(region, parameters).to("cpu", self._dtypes[region.tensor])
+            yield MemoryBox(region.tensor, region.start, region.stop, array_of(box))
 
 
-def _sync(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _name(local_rank: int) -> str:
+    return f"rank-{local_rank}"

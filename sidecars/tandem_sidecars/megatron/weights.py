@@ -1,64 +1,44 @@
-"""Weights between Hugging Face tensors and Megatron parameters, by the family's table.
+"""Weights between Hugging Face tensors and a rank's parameters, strip by strip."""
 
-Megatron's fused query/key/value rows go by key/value group g: [q_(g,0) … q_(g,r-1), k_g, v_g] with r = heads per group.
-"""
-
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from safetensors.torch import load_file
 
-from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError
-from tandem_checkpoint.architectures.table import NamedRule, Split
+from tandem_checkpoint.layouts.shares import Region
+from tandem_checkpoint.layouts.strip import LocalParameter
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-def read_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """Return all tensors of a Hugging Face folder by their on-disk names."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise PolicyFolderError(f"{folder} holds no .safetensors file; save the policy with save_pretrained")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+def fill(parameters: Tensors, local: Sequence[LocalParameter], tensors: Tensors) -> None:
+    """Copy Hugging Face tensors into a rank's parameters; rows that only pad become zero."""
+    check_names(parameters, local)
+    with torch.no_grad():
+        for item in local:
+            target = cleared(parameters[item.name], item)
+            for strip in item.strips:
+                target[strip.in_parameter].copy_(tensors[strip.tensor][strip.in_tensor])
 
 
-def to_megatron(rule: NamedRule, tensors: Tensors, policy: PolicyConfig) -> torch.Tensor:
-    """Return Megatron's parameter for one rule, from Hugging Face tensors."""
-    parts = []
-    for name, shape in rule.tensors(policy):
-        if name not in tensors:
-            raise PolicyFolderError(f"the policy lacks the tensor {name}; save it again with save_pretrained")
-        if tuple(tensors[name].shape) != shape:
-            raise PolicyFolderError(f"{name} is {tuple(tensors[name].shape)}, config.json says {shape}")
-        parts.append(tensors[name])
-    if rule.split is Split.QKV:
-        groups = policy.num_key_value_heads
-        rest = parts[0].shape[1:]
-        return torch.cat([part.reshape(groups, -1, *rest) for part in parts], dim=1).reshape(-1, *rest)
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+def check_names(parameters: Tensors, local: Iterable[LocalParameter]) -> None:
+    """Raise ValueError unless the model has just the parameters that the family's table says, in their shapes."""
+    wanted = {item.name: item.shape for item in local}
+    found = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if wanted != found:
+        odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ValueError(f"the family's table differs from the model in {odd[:3]}")
 
 
-def from_megatron(rule: NamedRule, parameter: torch.Tensor, policy: PolicyConfig) -> tuple[torch.Tensor, ...]:
-    """Return the Hugging Face tensors of one rule, in its order; views where the layout allows."""
-    match rule.split:
-        case Split.WHOLE:
-            return (parameter,)
-        case Split.HALVES:
-            return parameter.chunk(2)
-        case Split.QKV:
-            rest = parameter.shape[1:]
-            dim = policy.head_dim
-            queries = policy.num_heads // policy.num_key_value_heads * dim
-            grouped = parameter.view(policy.num_key_value_heads, queries + 2 * dim, *rest)
-            return tuple(part.reshape(-1, *rest) for part in torch.split(grouped, [queries, dim, dim], dim=1))
+def cleared(parameter: torch.Tensor, local: LocalParameter) -> torch.Tensor:
+    """Return a parameter without its history, zero where strips will leave padding."""
+    target = parameter.detach()
+    if sum(strip.size for strip in local.strips) < target.numel():
+        target.zero_()
+    return target
 
 
-def named_tensors(
-    rules: Iterator[NamedRule], parameters: Tensors, policy: PolicyConfig
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every Hugging Face tensor of the model with its on-disk name."""
-    for rule in rules:
-        tensors = from_megatron(rule, parameters[rule.megatron], policy)
-        for (name, _), tensor in zip(rule.tensors(policy), tensors, strict=True):
-            yield name, tensor
+def box_of(region: Region, parameters: Tensors) -> torch.Tensor:
+    """Return a box of a Hugging Face tensor from a rank's parameter; a view where it lies together there."""
+    parameter = parameters[region.parameter].detach()
+    parts = [parameter[strip.in_parameter] for strip in region.strips]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

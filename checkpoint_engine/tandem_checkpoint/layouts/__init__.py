@@ -1,0 +1,1 @@
+"""Where every element of every tensor lives, on each side, in canonical coordinates."""
