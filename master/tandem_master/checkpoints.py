@@ -8,11 +8,14 @@ from pathlib import Path
 
 from tandem_master.buffer.store import Buffer
 from tandem_master.errors import BufferStateError
+from tandem_master.retention import Retention
 from tandem_master.trainers import TrainerApi
 
 LATEST = "latest"
 """File that holds the folder name of the newest checkpoint."""
 NAME = re.compile(r"generation-(\d{6,})")
+LEFTOVER = re.compile(r"\.generation-(\d{6,})\.(?:partial|old)")
+"""What a killed writer leaves beside them."""
 
 
 def folder_name(generation: int) -> str:
@@ -38,11 +41,11 @@ def latest_generation(folder: Path) -> int:
 class Checkpoints:
     """Writes the checkpoints of a run into `<state>/checkpoints` and the final policy into `<state>/policy`."""
 
-    def __init__(self, state: Path, buffer: Buffer, trainers: TrainerApi, *, keep_last: int) -> None:
+    def __init__(self, state: Path, buffer: Buffer, trainers: TrainerApi, *, retention: Retention) -> None:
         self._state = state
         self._buffer = buffer
         self._trainers = trainers
-        self._keep_last = keep_last
+        self._retention = retention
         self._newest = latest_generation(self.folder)
 
     @property
@@ -55,7 +58,7 @@ class Checkpoints:
         return self._newest
 
     async def save(self, generation: int) -> None:
-        """Keep `generation`, which the trainers hold now, and only then forget the oldest. Errors: TrainError.
+        """Keep `generation`, which the trainers hold now, and only then remove others. Errors: TrainError.
 
         A kill at any point leaves `latest` naming a complete checkpoint of a committed iteration.
         """
@@ -67,12 +70,21 @@ class Checkpoints:
         await asyncio.to_thread(self._buffer.set_checkpoint, generation, name)
         await asyncio.to_thread(write_atomically, self.folder / LATEST, name)
         self._newest = generation
-        for old in await asyncio.to_thread(self._buffer.forget_checkpoints, self._keep_last):
+        for old in await asyncio.to_thread(self._buffer.forget_checkpoints, self._retention):
             await asyncio.to_thread(shutil.rmtree, self.folder / old, ignore_errors=True)
+        await asyncio.to_thread(remove_leftovers, self.folder, generation)
 
     async def save_policy(self, generation: int) -> None:
         """Write `generation`, which the trainers hold now, as the run's policy. Errors: TrainError."""
         await self._trainers.save(self._state / "policy", generation)
+
+
+def remove_leftovers(folder: Path, newest: int) -> None:
+    """Remove checkpoints up to `newest` that were never finished: their writers were killed."""
+    for path in folder.iterdir():
+        match = LEFTOVER.fullmatch(path.name)
+        if match is not None and int(match[1]) <= newest:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

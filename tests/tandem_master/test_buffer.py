@@ -10,6 +10,7 @@ import pytest
 from tandem_api.trajectory import TrajectoryState
 from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.errors import BufferStateError
+from tandem_master.retention import Retention
 from tandem_master.sampling.state import Draw, Tally
 from tests.tandem_master.texts import finished, segment, trajectory, unfinished
 
@@ -191,8 +192,8 @@ def test_only_the_newest_checkpoints_are_remembered(buffer: Buffer) -> None:
     buffer.set_checkpoint(2, "generation-000002")
     buffer.set_checkpoint(3, "generation-000003")
 
-    assert buffer.forget_checkpoints(1) == ("generation-000002", "generation-000001")
-    assert buffer.forget_checkpoints(1) == ()
+    assert buffer.forget_checkpoints(Retention(keep_last=1)) == ("generation-000002", "generation-000001")
+    assert buffer.forget_checkpoints(Retention(keep_last=1)) == ()
 
 
 def test_a_file_that_is_no_buffer_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ class CheckpointsSpec(Resource):
     every_iterations: int = Field(default=10, ge=1, le=1_000_000)
     """Iterations between two checkpoints; a stop writes one in any case."""
     keep_last: int = Field(default=3, ge=1, le=1_000)
-    """Checkpoints kept; older ones are removed after a newer one is complete."""
-    keep_every: int = Field(default=0, ge=0, le=0)
-    """Iterations between two checkpoints that are kept for good. This release keeps none: 0."""
+    """Newest checkpoints kept; older ones are removed after a newer one is complete."""
+    keep_every: int = Field(default=0, ge=0, le=1_000_000)
+    """Iterations between two checkpoints that are kept for good: the first one at or after each multiple. 0: none."""
 
 
 class GangProvider(StrEnum):

@@ -11,6 +11,7 @@ from pathlib import Path
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
 from tandem_master.errors import BufferStateError
+from tandem_master.retention import Retention
 from tandem_master.sampling.state import Draw, Tally
 
 BUSY_SECONDS = 5.0
@@ -174,17 +175,17 @@ class Buffer:
         with self._writing(durable=True) as connection:
             connection.execute("UPDATE iterations SET checkpoint = ? WHERE generation = ?", [folder, generation])
 
-    def forget_checkpoints(self, keep_last: int) -> tuple[str, ...]:
-        """Forget all but the newest `keep_last` checkpoints and return the folders of the others."""
+    def forget_checkpoints(self, retention: Retention) -> tuple[str, ...]:
+        """Forget the checkpoints that need not be kept and return their folders, newest first."""
         with self._writing() as connection:
-            found = connection.execute(
-                "SELECT generation, checkpoint FROM iterations WHERE checkpoint IS NOT NULL ORDER BY generation DESC"
-            ).fetchall()
-            old = found[keep_last:]
-            connection.executemany(
-                "UPDATE iterations SET checkpoint = NULL WHERE generation = ?", [(generation,) for generation, _ in old]
+            found = dict(
+                connection.execute("SELECT generation, checkpoint FROM iterations WHERE checkpoint IS NOT NULL")
             )
-        return tuple(folder for _, folder in old)
+            old = retention.forgotten([*found])
+            connection.executemany(
+                "UPDATE iterations SET checkpoint = NULL WHERE generation = ?", [(generation,) for generation in old]
+            )
+        return tuple(found[generation] for generation in old)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -1,0 +1,153 @@
+"""A policy's folder against its own config.json and tokenizer: one line for each kind of mistake."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
+from tandem_checkpoint.architectures.config import PolicyFolderError, read_policy_config
+from tandem_checkpoint.disk.index import INDEX_FILE, SINGLE_FILE
+from tandem_checkpoint.disk.policy_check import check_policy, policy_problems
+from tests.tandem_checkpoint.disk.folders import shard_name, write_shards
+from tests.tandem_checkpoint.policies import SMALL, write_config
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def tensors() -> dict[str, NDArray[Any]]:
+    """Return the small policy's tensors."""
+    rules = architecture_of(SMALL.architecture).rules(SMALL)
+    return {name: np.zeros(shape, np.float32) for rule in rules for name, shape in rule.tensors(SMALL)}
+
+
+def write_tokenizer(folder: Path, vocabulary: object, added: object = ()) -> None:
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": vocabulary}}))
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A folder in order, with the last token given out."""
+    folder = write_config(tmp_path / "policy")
+    write_tokenizer(folder, {"a": 0, "b": SMALL.vocabulary - 1})
+    save_file(tensors(), folder / SINGLE_FILE)
+    return folder
+
+
+def problems(folder: Path) -> list[str]:
+    return [*policy_problems(folder, read_policy_config(folder))]
+
+
+def test_a_policy_in_order_has_no_problem(policy: Path) -> None:
+    assert problems(policy) == []
+
+
+def test_more_tensors_than_the_family_has_are_no_problem(policy: Path) -> None:
+    save_file({**tensors(), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8)}, policy / SINGLE_FILE)
+
+    assert problems(policy) == []
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(policy: Path) -> None:
+    write_tokenizer(policy, {"a": 0, "b": 70})
+
+    assert problems(policy) == [
+        f"{policy}/tokenizer.json gives out the token 70, but vocab_size in config.json is 70, so the largest is 69; "
+        "put the tokenizer there that the policy was trained with"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "added"),
+    [({"a": 0}, [{"id": 70, "content": "<eos>"}]), ([[str(number), 0.0] for number in range(71)], [])],
+    ids=["added", "unigram"],
+)
+def test_added_tokens_and_lists_of_words_count_too(policy: Path, vocabulary: object, added: object) -> None:
+    write_tokenizer(policy, vocabulary, added)
+
+    (line,) = problems(policy)
+
+    assert line.startswith(f"{policy}/tokenizer.json gives out the token 70, ")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"model": {}}', '{"model": {"vocab": {"a": "b"}}}', "[" * 100_000]
+)
+def test_what_is_no_tokenizer_is_refused(policy: Path, content: str) -> None:
+    (policy / "tokenizer.json").write_text(content)
+
+    assert problems(policy) == [f"{policy}/tokenizer.json is no tokenizer; save the policy's fast tokenizer there"]
+
+
+def test_a_missing_tokenizer_is_named(policy: Path) -> None:
+    (policy / "tokenizer.json").unlink()
+
+    assert problems(policy) == [f"{policy}/tokenizer.json is missing; save the tokenizer beside the policy"]
+
+
+def test_an_embedding_of_another_vocabulary_is_refused(policy: Path) -> None:
+    save_file({**tensors(), EMBEDDING: np.zeros((64, 64), np.float32)}, policy / SINGLE_FILE)
+
+    assert problems(policy) == [
+        f"{policy}/model.safetensors: {EMBEDDING} is (64, 64), config.json says (70, 64); put the config.json there "
+        "that belongs to these weights"
+    ]
+
+
+def test_tensors_that_are_missing_are_counted(policy: Path) -> None:
+    save_file({name: tensor for name, tensor in tensors().items() if "layers.1" not in name}, policy / SINGLE_FILE)
+
+    assert problems(policy) == [
+        f"{policy} lacks the tensor model.layers.1.input_layernorm.weight (and 11 more), which a Qwen2ForCausalLM of "
+        "its config.json has; save the policy again with save_pretrained, or put its own config.json there"
+    ]
+
+
+def test_number_formats_that_a_trainer_does_not_start_from_are_named(policy: Path) -> None:
+    save_file({**tensors(), EMBEDDING: np.zeros((70, 64), np.int8)}, policy / SINGLE_FILE)
+
+    assert problems(policy) == [
+        f"{policy}/model.safetensors: {EMBEDDING} is int8; a trainer starts from float32, bfloat16 or float16, so "
+        "convert the policy to bfloat16"
+    ]
+
+
+def test_each_kind_of_mistake_is_a_line(policy: Path) -> None:
+    write_tokenizer(policy, {"a": 99})
+    save_file({EMBEDDING: np.zeros((64, 64), np.int8)}, policy / SINGLE_FILE)
+
+    assert len(problems(policy)) == 4
+
+
+def test_a_missing_shard_is_all_that_is_said_of_the_tensors(policy: Path) -> None:
+    (policy / SINGLE_FILE).unlink()
+    named = [*tensors().items()]
+    write_shards(policy, [dict(named[:5]), dict(named[5:])])
+    (policy / shard_name(1, 2)).unlink()
+
+    (line,) = problems(policy)
+
+    assert line.startswith(f"{policy / shard_name(1, 2)} is missing, but {INDEX_FILE} names it; ")
+
+
+def test_an_engine_ends_with_the_first_problem(policy: Path) -> None:
+    write_tokenizer(policy, {"a": 99})
+    (policy / SINGLE_FILE).unlink()
+
+    with pytest.raises(PolicyFolderError, match="gives out the token 99"):
+        check_policy(policy)
+
+
+def test_a_family_without_a_table_is_refused(policy: Path) -> None:
+    write_config(policy, architectures=["MambaForCausalLM"])
+
+    with pytest.raises(UnsupportedArchitecture, match=r"^is MambaForCausalLM"):
+        check_policy(policy)
+
+
+def test_an_engine_starts_with_a_policy_in_order(policy: Path) -> None:
+    check_policy(policy)
