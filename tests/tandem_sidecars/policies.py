@@ -54,34 +54,47 @@ def changed_policy(policy: Path, folder: Path, tensors: Mapping[str, torch.Tenso
     return folder
 
 
-def logprobs(policy: Path, token_ids: Sequence[int], temperature: float = 1.0) -> tuple[float, ...]:
-    """Return what transformers gives each token but the first, in nats."""
+def logprobs(
+    policy: Path, token_ids: Sequence[int], temperature: float = 1.0, dtype: torch.dtype = torch.float32
+) -> tuple[float, ...]:
+    """Return what transformers gives each token but the first, in nats, computed in a number format."""
+    return _logprobs(_load(policy, dtype), token_ids, temperature, dtype)
+
+
+def _logprobs(model: Any, token_ids: Sequence[int], temperature: float, dtype: torch.dtype) -> tuple[float, ...]:
     ids = torch.tensor([list(token_ids)])
     with torch.no_grad():
-        logits = _load(policy)(ids).logits[0, :-1].float() / temperature
+        logits = model(ids).logits[0, :-1].to(dtype) / temperature
     return tuple(logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].tolist())
 
 
-def samples_of(policy: Path, seed: int = 0, num_samples: int = 6, temperature: float = 1.0) -> tuple[Sample, ...]:
+def samples_of(
+    policy: Path,
+    seed: int = 0,
+    num_samples: int = 6,
+    temperature: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Sample, ...]:
     """Return responses of different lengths as if `policy` had sampled them, with rewards of both signs."""
     generator = torch.Generator().manual_seed(seed)
-    return tuple(_sample(policy, generator, index, temperature) for index in range(num_samples))
+    model = _load(policy, dtype)
+    return tuple(_sample(model, generator, index, temperature, dtype) for index in range(num_samples))
 
 
-def _sample(policy: Path, generator: torch.Generator, index: int, temperature: float) -> Sample:
+def _sample(model: Any, generator: torch.Generator, index: int, temperature: float, dtype: torch.dtype) -> Sample:
     prompt, response = 3 + index % 3, 4 + 5 * index % 7
     token_ids = torch.randint(3, VOCABULARY, (prompt + response,), generator=generator).tolist()
     return Sample(
         token_ids=tuple(token_ids),
         first_loss_token=prompt,
-        sampled_logprobs=logprobs(policy, token_ids, temperature)[prompt - 1 :],
+        sampled_logprobs=_logprobs(model, token_ids, temperature, dtype)[prompt - 1 :],
         advantage=0.5 if index % 2 else -0.5,
     )
 
 
-def _load(policy: Path) -> Any:
+def _load(policy: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
+        return AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, experts_implementation="eager").eval()

@@ -1,6 +1,9 @@
-"""Megatron's attention module with the arithmetic of the server's kernel, for a float32 trainer on a CPU."""
+"""Megatron's attention modules, where its own do not do: the server's arithmetic, and heads of two widths."""
+
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.enums import AttnMaskType
 
@@ -37,6 +40,47 @@ class ServerOrderAttention(DotProductAttention):  # type: ignore[misc]
         num_queries, num_samples = query.shape[:2]
         context = context_NSD.view(num_samples, -1, num_queries, context_NSD.shape[-1])
         return context.permute(2, 0, 1, 3).reshape(num_queries, num_samples, -1)
+
+
+class LatentAttention(DotProductAttention):  # type: ignore[misc]
+    """Megatron's attention for multi-head latent attention, whose queries and keys are wider than its values."""
+
+    def __init__(self, *args: Any, k_channels: int | None = None, v_channels: int | None = None, **kwargs: Any) -> None:
+        """Take Megatron's arguments. The widths are in its configuration too: kv_channels is that of a value."""
+        super().__init__(*args, **kwargs)
+        self._first_rotary = self.config.qk_head_dim
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        """Return [S, B, heads * v_channels] for query and key [S, B, heads, k_channels], value likewise.
+
+        The rotary part of a key is one for all heads. Megatron's layer without Transformer Engine gathers it from the
+        tensor ranks but leaves its gradient to each rank's own heads; here the ranks' gradients are added up.
+        """
+        rotary: torch.Tensor = _SummedGradient.apply(  # type: ignore[no-untyped-call]
+            key[..., self._first_rotary :], self.tp_group
+        )
+        context: torch.Tensor = super().forward(
+            query, torch.cat((key[..., : self._first_rotary], rotary), dim=-1), *rest, **named
+        )
+        return context
+
+
+class _SummedGradient(torch.autograd.Function):
+    """Hands a tensor on; adds its gradient up over ranks.
+
+    Megatron's own (copy_to_tensor_model_parallel_region) loses the sum where the gradient's memory has gaps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+        ctx.group = group
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        summed = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed, group=ctx.group)
+        return summed, None
 
 
 def _by_head(tensor: torch.Tensor) -> torch.Tensor:
