@@ -60,7 +60,8 @@ class TrainRequest(Resource):
     max_logprob_difference: float = Field(gt=0)
     """Refuse to train (422) when trainer and server disagree by more, in nats."""
     steps: tuple[tuple[tuple[Sample, ...], ...], ...]
-    """Samples by optimizer step, then by local rank."""
+    """Samples by optimizer step, then by share of the pod: its data-parallel ranks. Without a step the weights stay as
+    they are, and count as the next generation."""
     samples_per_step: tuple[int, ...]
     """Samples of each step over all ranks of the job: what the loss is divided by."""
 
@@ -191,6 +192,24 @@ class FetchedWeights(Resource):
     """Pods that gave them."""
     seconds: float = Field(ge=0)
     """Time that it took."""
+
+
+class SegmentAddress(Resource):
+    """Where a generation's bytes lie in the memory of an engine that lends it for one-sided reads."""
+
+    session: str
+    """Host and port of the engine's end of Mooncake."""
+    protocol: Literal["tcp", "rdma"]
+    """What it is reached by."""
+    segment_address: int = Field(ge=0)
+    """Address of the segment's first byte in the engine's memory."""
+    segment_bytes: int = Field(ge=0)
+    """Size of the segment."""
+    witness_address: int = Field(ge=0)
+    """Address of the witness."""
+    witness: str
+    """Random bytes that this start of the engine has drawn, in hexadecimal. Read with every batch, they tell that the
+    addresses are not those of an earlier start."""
 
 
 class PieceMismatch(Resource):

@@ -71,6 +71,12 @@ class Keys:
     def shard(self, generation: int, pod: str, index: int) -> str:
         return f"{self.shards(generation)}{pod}/{index}"
 
+    def copies(self, generation: int) -> str:
+        return f"{self.prefix}copies/{generation}/"
+
+    def copy(self, generation: int, pod: str) -> str:
+        return f"{self.copies(generation)}{pod}/rollout"
+
 
 class MasterRecord(Resource):
     """`master`: the one master. Lease: the master's. Written by transaction, only where the key is absent."""
@@ -121,6 +127,8 @@ class MemberRecord(Resource):
     """Train: port on which rank 0 of this pod would gather the ranks of the job."""
     num_ranks: int = Field(default=0, ge=0)
     """Train: ranks of this pod."""
+    ranks_of_replica: int = Field(default=1, ge=1)
+    """Train: how many of them hold the model together and are given the same samples."""
     ranks_life: str = ""
     """Train: random id of this life of the pod's ranks. Where it changes, the ranks of all other pods start anew: a
     group of torch.distributed cannot take a new rank in."""
@@ -128,10 +136,26 @@ class MemberRecord(Resource):
     """Train: the lives of all pods' ranks that this pod's ranks are to meet; those of another crew are gone by then."""
 
     @property
+    def num_shares(self) -> int:
+        """Return into how many shares this pod's part of a batch is cut: its data-parallel ranks."""
+        return self.num_ranks // self.ranks_of_replica
+
+    @property
     def url(self) -> str:
         """Return the base URL of the shim's HTTP API."""
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{self.scheme}://{host}:{self.port}"
+
+
+class CopyRecord(Resource):
+    """`copies/<g>/<pod>/rollout`: a rollout-only pod has fetched all of a generation and gives it on. Lease: the
+    member's. Written by the member, and read by pods that fetch; no switch waits for it or acts on it."""
+
+    incarnation: str
+    """Incarnation of the writer."""
+    digest: str
+    """SHA-256 over the pieces with their checksums (tandem_checkpoint.transfer.plan): only where a trainer has
+    registered the very same ones does the copy count."""
 
 
 class StageSpan(Resource):

@@ -6,9 +6,11 @@ from pathlib import Path
 from tandem_api.job import RLJob, RLJobSpec
 from tandem_api.job.pods import GpuSharing
 from tandem_api.job.policy import Dtype
-from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
+from tandem_checkpoint.architectures import UnsupportedArchitecture
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
-from tandem_checkpoint.architectures.split import SplitRefused, check_split
+from tandem_checkpoint.architectures.split import SplitRefused, check_split, check_trainer_split
+from tandem_checkpoint.disk.policy_check import policy_problems
+from tandem_checkpoint.layouts.pod import split_of
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
 from tandem_cli.local.environment import POD_FIELDS, is_known
@@ -44,23 +46,27 @@ def _policy_problems(spec: RLJobSpec) -> Iterator[str]:
     folder = Path(spec.policy.model.path)
     try:
         config = read_policy_config(folder)
-        architecture_of(config.architecture)
+        yield from (f"{field}: {problem}" for problem in policy_problems(folder, config))
     except PolicyFolderError as error:
         yield f"{field}: {error}"
         return
     except UnsupportedArchitecture as error:
         yield f"{field}: the architecture {error}"
         return
-    if not (folder / "tokenizer.json").is_file():
-        yield f"{field}: {folder}/tokenizer.json is missing; save the tokenizer beside the policy"
-    if not list(folder.glob("*.safetensors")):
-        yield f"{field}: {folder} holds no .safetensors file; save the policy with save_pretrained"
+    yield from _split_problems(spec, config)
+    if spec.hybrid.gpu.sharing is GpuSharing.NONE:
+        yield from _cpu_problems(spec, config)
+
+
+def _split_problems(spec: RLJobSpec, config: PolicyConfig) -> Iterator[str]:
     try:
         check_split(config, spec.rollout.parallelism.tensor)
     except SplitRefused as error:
         yield str(error)
-    if spec.hybrid.gpu.sharing is GpuSharing.NONE:
-        yield from _cpu_problems(spec, config)
+    try:
+        check_trainer_split(config, split_of(spec.trainer.parallelism))
+    except SplitRefused as error:
+        yield str(error)
 
 
 def _cpu_problems(spec: RLJobSpec, config: PolicyConfig) -> Iterator[str]:

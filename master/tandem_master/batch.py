@@ -1,4 +1,4 @@
-"""The batch of one iteration: groups spread over optimizer steps, samples over ranks. Pure."""
+"""The batch of one iteration: groups spread over optimizer steps, samples over data-parallel ranks. Pure."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -7,56 +7,56 @@ from dataclasses import dataclass
 from tandem_api.engine import Sample
 
 Steps = tuple[tuple[tuple[Sample, ...], ...], ...]
-"""Samples by optimizer step, then by rank of one pod."""
+"""Samples by optimizer step, then by share of one pod: its data-parallel ranks."""
 
 
 @dataclass(frozen=True, slots=True)
-class PodRanks:
-    """The ranks of one pod; pods are given in the order of their ranks."""
+class PodShares:
+    """Into how many shares the part of one pod is cut; pods are given in the order of their ranks."""
 
     pod: str
-    num_ranks: int
+    num_shares: int
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Every sample of an iteration exactly once. All ranks have the same steps; a rank's share may be empty."""
+    """Every sample of an iteration exactly once. All shares have the same steps; one may be empty."""
 
     steps: Mapping[str, Steps]
     """By pod."""
     samples_per_step: tuple[int, ...]
-    """Over all ranks."""
+    """Over all shares."""
 
     @property
     def num_samples(self) -> int:
         return sum(self.samples_per_step)
 
 
-def plan_batch(groups: Sequence[Sequence[Sample]], pods: Sequence[PodRanks], num_steps: int, seed: int) -> Batch:
+def plan_batch(groups: Sequence[Sequence[Sample]], pods: Sequence[PodShares], num_steps: int, seed: int) -> Batch:
     """Return the batch: groups shuffled and dealt to at most `num_steps` steps, no step empty, then each step's samples
-    to the ranks so that their tokens are balanced."""
+    to the shares so that their tokens are balanced."""
     shuffled = [group for group in groups if group]
     random.Random(seed).shuffle(shuffled)
     steps = [
         [sample for group in shuffled[step::num_steps] for sample in group]
         for step in range(min(num_steps, len(shuffled)))
     ]
-    num_ranks = sum(pod.num_ranks for pod in pods)
-    shares = [deal(samples, num_ranks) for samples in steps]
+    num_shares = sum(pod.num_shares for pod in pods)
+    shares = [deal(samples, num_shares) for samples in steps]
     by_pod: dict[str, Steps] = {}
     first = 0
     for pod in pods:
-        by_pod[pod.pod] = tuple(share[first : first + pod.num_ranks] for share in shares)
-        first += pod.num_ranks
+        by_pod[pod.pod] = tuple(share[first : first + pod.num_shares] for share in shares)
+        first += pod.num_shares
     return Batch(by_pod, tuple(len(samples) for samples in steps))
 
 
-def deal(samples: Sequence[Sample], num_ranks: int) -> tuple[tuple[Sample, ...], ...]:
-    """Return each rank's samples: the longest first, each to the rank that has the fewest tokens so far."""
-    shares: list[list[Sample]] = [[] for _ in range(num_ranks)]
-    loads = [0] * num_ranks
+def deal(samples: Sequence[Sample], num_shares: int) -> tuple[tuple[Sample, ...], ...]:
+    """Return each share's samples: the longest first, each to the share that has the fewest tokens so far."""
+    shares: list[list[Sample]] = [[] for _ in range(num_shares)]
+    loads = [0] * num_shares
     for sample in sorted(samples, key=lambda sample: -len(sample.token_ids)):
-        rank = loads.index(min(loads))
-        shares[rank].append(sample)
-        loads[rank] += len(sample.token_ids)
+        share = loads.index(min(loads))
+        shares[share].append(sample)
+        loads[share] += len(sample.token_ids)
     return tuple(tuple(share) for share in shares)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tandem_api.engine import TrainRequest, TrainResponse
-from tandem_master.batch import Batch, PodRanks, plan_batch
+from tandem_master.batch import Batch, PodShares, plan_batch
 from tandem_master.buffer.store import Outcome
 from tandem_master.errors import Stopped
 from tandem_master.rewards.group import length_weight
@@ -35,13 +35,16 @@ class Trained:
 
 
 async def train(run: Run, iteration: int) -> Trained:
-    """Train on every complete group. Errors: TrainError; Stopped, with unknown weights, where a stop cut it."""
+    """Train on every complete group. Where none is complete, the trainers are asked all the same, for no step at all:
+    the next generation then has the same weights, and they hold it as any other.
+
+    Errors: TrainError; Stopped, with unknown weights, where a stop cut it.
+    """
     groups = await asyncio.to_thread(run.buffer.complete_groups)
     batch = await asyncio.to_thread(_batch, run, groups, iteration)
     trajectory_ids = tuple(outcome.trajectory.id for group in groups for outcome in group)
     if batch.num_samples == 0:
         logger.warning("iteration %d: no group is complete; the policy stays as it is", iteration)
-        return Trained(trajectory_ids)
     run.board.show(activity="training")
     requests = _requests(run, batch, iteration)
     try:
@@ -56,7 +59,7 @@ def _batch(run: Run, groups: Sequence[Sequence[Outcome]], iteration: int) -> Bat
     weight = length_weight(recipe.length_reward, iteration)
     exclude_old = recipe.partial_rollout.exclude_old_segments
     samples = [group_samples(group, iteration - 1, weight, exclude_old_segments=exclude_old) for group in groups]
-    pods = [PodRanks(trainer.pod, trainer.record.num_ranks) for trainer in run.trainers.trainers]
+    pods = [PodShares(trainer.pod, trainer.record.num_shares) for trainer in run.trainers.trainers]
     seed = derive_seed(recipe.seed, iteration, "batch", 0)
     return plan_batch(samples, pods, recipe.objective.steps_per_iteration, seed)
 

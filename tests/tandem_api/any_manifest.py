@@ -51,6 +51,22 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "resources": RESOURCES,
             },
         ),
+        "trainer": st.fixed_dictionaries(
+            {},
+            optional={
+                "parallelism": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "tensor": st.integers(1, 4),
+                        "pipeline": st.integers(1, 2),
+                        "virtualPipeline": st.integers(1, 2),
+                        "context": st.integers(1, 2),
+                        "expert": st.sampled_from([1, 2, 4]),
+                        "firstStageLayers": st.integers(1, 3),
+                    },
+                ),
+            },
+        ),
         "rollout": st.fixed_dictionaries(
             {},
             optional={

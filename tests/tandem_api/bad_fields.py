@@ -112,16 +112,16 @@ FIELDS = (
         "must be of type boolean",
     ),
     bad(
-        "trainer: {parallelism: {tensor: 2}}",
+        "trainer: {parallelism: {tensor: 0}}",
         "trainer.parallelism.tensor",
-        "is 2; use at most 1",
-        "less than or equal to 1",
+        "is 0; use at least 1",
+        "greater than or equal to 1",
     ),
     bad(
-        "trainer: {parallelism: {pipeline: 2}}",
+        "trainer: {parallelism: {pipeline: 128}}",
         "trainer.parallelism.pipeline",
-        "is 2; use at most 1",
-        "less than or equal to 1",
+        "is 128; use at most 64",
+        "less than or equal to 64",
     ),
     bad(
         "trainer: {microBatchTokens: 0}",
@@ -230,7 +230,7 @@ FIELDS = (
         "should match",
     ),
     bad("checkpoints: {keepLast: 0}", "checkpoints.keepLast", "is 0; use at least 1", "greater than or equal to 1"),
-    bad("checkpoints: {keepEvery: 100}", "checkpoints.keepEvery", "is 100; use at most 0", "less than or equal to 0"),
+    bad("checkpoints: {keepEvery: -1}", "checkpoints.keepEvery", "is -1; use at least 0", "greater than or equal to 0"),
     bad(
         "failurePolicy: {maxRestarts: -1}",
         "failurePolicy.maxRestarts",

@@ -64,6 +64,7 @@ GOOD = (
     "rollout: {resources: {requests: {cpu: '1.5'}, limits: {memory: 64Gi}}}",
     "rollout: {elastic: {replicas: 2, minReplicas: 2, maxReplicas: 2}}",
     "{hybrid: {gpusPerPod: 4}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
+    "trainer: {parallelism: {tensor: 2, pipeline: 2, virtualPipeline: 3, expert: 4, firstStageLayers: 3}}",
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
     "hybrid: {replicas: 2.0}",
@@ -123,6 +124,37 @@ RELATIONS = (
         "rollout: {elastic: {gpusPerPod: 33}}",
         "rollout.elastic.gpusPerPod",
         "is more than one ResourceClaim holds; use at most 32, or sharing VisibleAll",
+    ),
+    bad(
+        "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {tensor: 2, pipeline: 2}}}",
+        "hybrid.gpusPerPod",
+        "is no multiple of trainer.parallelism.tensor * pipeline * context; choose one that is",
+    ),
+    bad(
+        "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {expert: 4}}}",
+        "hybrid.gpusPerPod",
+        "is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose one that is",
+    ),
+    bad(
+        "trainer: {parallelism: {context: 2}}",
+        "trainer.parallelism.context",
+        "needs the attention of Transformer Engine, which this release does not use; set 1, and cut long sequences' "
+        "memory by tensor",
+    ),
+    bad(
+        "trainer: {parallelism: {virtualPipeline: 2}}",
+        "trainer.parallelism.virtualPipeline",
+        "are the chunks of a stage, and there is one stage only; remove it or raise pipeline",
+    ),
+    bad(
+        "trainer: {parallelism: {firstStageLayers: 3}}",
+        "trainer.parallelism.firstStageLayers",
+        "makes stages uneven, and there is one stage only; remove it or raise pipeline",
+    ),
+    bad(
+        "trainer: {parallelism: {lastStageLayers: 3}}",
+        "trainer.parallelism.lastStageLayers",
+        "makes stages uneven, and there is one stage only; remove it or raise pipeline",
     ),
     bad(
         "{hybrid: {gpusPerPod: 6}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",

@@ -139,7 +139,7 @@ def test_of_metadata_only_the_name_is_restricted() -> None:
         ("spec.hybrid.sharedMemory", {"maxLength": 32, "type": "string"}),
         ("spec.hybrid.rdma", {"type": "object", "default": None}),
         ("spec.recipe.temperature", {"minimum": 0, "exclusiveMinimum": True, "default": 1.0, "type": "number"}),
-        ("spec.trainer.parallelism.tensor", {"minimum": 1, "maximum": 1, "default": 1, "type": "integer"}),
+        ("spec.trainer.parallelism.tensor", {"minimum": 1, "maximum": 64, "default": 1, "type": "integer"}),
         ("spec.rollout.parallelism.tensor", {"enum": [1, 2, 4, 8], "default": 1, "type": "integer"}),
         ("spec.trainer.optimizer.betas", {"minItems": 2, "maxItems": 2, "default": [0.9, 0.95]}),
         ("spec.podTemplate.spec", {"type": None, "x-kubernetes-preserve-unknown-fields": True}),

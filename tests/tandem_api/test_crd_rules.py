@@ -1,10 +1,8 @@
 """The CustomResourceDefinition on a real API server: what it takes, what it refuses, and in which words."""
 
 import json
-import shutil
 import ssl
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +11,15 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from tandem_api.crd import custom_resource_definition
 from tandem_api.problems import InvalidJob, parse_job
 from tests.ground.access import Access, KubectlError
 from tests.tandem_api.any_manifest import SPECS
 from tests.tandem_api.bad_fields import FIELDS, REPEATED, UNKNOWN
 from tests.tandem_api.manifests import BASE, GOOD, RELATIONS, Bad, manifest, patched
-from tests.tandem_api.schemas import at, root
 from tests.tandem_api.updates import ALWAYS_ALLOWED, JOB, NEVER_ALLOWED, REFUSED_WHILE_RUNNING, WHILE_SUSPENDED_ONLY
 
 pytestmark = pytest.mark.api_server
 GROUP = "tandem.dev"
-OTHER_GROUP = "split.tandem.dev"
-"""Group of a copy of the definition in which trainer and servers may be split."""
 WAIT_SECONDS = "60s"
 CREATED, OK, INVALID = 201, 200, 422
 
@@ -37,24 +31,25 @@ class Judge:
     http: httpx.Client
     namespace: str
 
-    def create(self, document: object, group: str = GROUP) -> httpx.Response:
-        return self.http.post(self._path(group), json=document, params=self._dry_run)
+    def create(self, document: object) -> httpx.Response:
+        return self.http.post(self._path, json=document, params=self._dry_run)
 
     def create_yaml(self, text: str) -> httpx.Response:
         content_type = {"Content-Type": "application/yaml"}
-        return self.http.post(self._path(GROUP), content=text, headers=content_type, params=self._dry_run)
+        return self.http.post(self._path, content=text, headers=content_type, params=self._dry_run)
 
     def patch(self, name: str, patch: object) -> httpx.Response:
         content_type = {"Content-Type": "application/merge-patch+json"}
-        path = f"{self._path(GROUP)}/{name}"
+        path = f"{self._path}/{name}"
         return self.http.patch(path, content=json.dumps(patch), headers=content_type, params=self._dry_run)
 
     @property
     def _dry_run(self) -> dict[str, str]:
         return {"dryRun": "All", "fieldValidation": "Strict"}
 
-    def _path(self, group: str) -> str:
-        return f"/apis/{group}/v1alpha1/namespaces/{self.namespace}/rljobs"
+    @property
+    def _path(self) -> str:
+        return f"/apis/{GROUP}/v1alpha1/namespaces/{self.namespace}/rljobs"
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +66,6 @@ def judge(api_server: Access) -> Iterator[Judge]:
     with httpx.Client(base_url=api_server.url, verify=context, headers=token, timeout=30) as http:
         yield Judge(http, namespace)
     api_server.kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-@pytest.fixture(scope="module")
-def split_group(api_server: Access) -> Iterator[str]:
-    """A copy of the definition as a later release may have it: with splits of more than 1."""
-    definition = deepcopy(custom_resource_definition())
-    definition["metadata"]["name"] = f"rljobs.{OTHER_GROUP}"
-    definition["spec"]["group"] = OTHER_GROUP
-    definition["spec"]["names"] |= {"shortNames": ["split"], "categories": []}
-    schema = root(definition)
-    for path in (
-        "spec.trainer.parallelism.tensor",
-        "spec.trainer.parallelism.pipeline",
-    ):
-        del at(schema, path)["maximum"]
-    api_server.apply(definition)
-    api_server.kubectl("wait", f"crd/rljobs.{OTHER_GROUP}", "--for=condition=Established", f"--timeout={WAIT_SECONDS}")
-    yield OTHER_GROUP
-    api_server.kubectl("delete", "crd", f"rljobs.{OTHER_GROUP}")
-    shutil.rmtree(api_server.kubeconfig.parent / ".kube")  # kubectl would go on taking `rljob` for one of this group
 
 
 def named(document: dict[str, Any], name: str, namespace: str) -> dict[str, Any]:
@@ -166,34 +141,6 @@ def test_a_name_that_gives_no_names_to_pods_is_refused(judge: Judge, name: str, 
     assert response.status_code == INVALID
     assert "metadata.name" in message(response)
     assert words in message(response)
-
-
-@pytest.mark.parametrize(
-    ("patch", "field", "words"),
-    [
-        (
-            "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {tensor: 2, pipeline: 2}}}",
-            "spec.hybrid.gpusPerPod",
-            "is no multiple of trainer.parallelism.tensor * pipeline; choose one that is",
-        ),
-    ],
-)
-def test_a_split_that_leaves_devices_over_will_be_refused(
-    judge: Judge, split_group: str, patch: str, field: str, words: str
-) -> None:
-    response = judge.create({**manifest(patch), "apiVersion": f"{split_group}/v1alpha1"}, split_group)
-
-    assert response.status_code == INVALID
-    assert f"{field}: " in message(response)
-    assert words in message(response)
-
-
-def test_a_split_that_uses_all_devices_will_be_accepted(judge: Judge, split_group: str) -> None:
-    patch = "{trainer: {parallelism: {tensor: 2, pipeline: 4}}, rollout: {parallelism: {tensor: 8}}}"
-
-    response = judge.create({**manifest(patch), "apiVersion": f"{split_group}/v1alpha1"}, split_group)
-
-    assert response.status_code == CREATED, response.text
 
 
 @pytest.mark.parametrize(("patch", "field", "words"), REFUSED_WHILE_RUNNING)

@@ -36,9 +36,9 @@ class Span(Guarded):
 def spec_with(
     *, gpus_per_pod: int = 8, tensor: int = 1, pipeline: int = 1, server_tensor: Literal[1, 2, 4, 8] = 1
 ) -> RLJobSpec:
-    """Return a spec, also with splits of the trainer that this release does not parse yet."""
+    """Return a spec, also with splits that are no part of a pod."""
     spec = parse_job(manifest("{}")).spec
-    ranks = TrainerParallelism.model_construct(tensor=tensor, pipeline=pipeline)
+    ranks = TrainerParallelism(tensor=tensor, pipeline=pipeline)
     servers = RolloutParallelism(tensor=server_tensor)
     return spec.model_copy(
         update={

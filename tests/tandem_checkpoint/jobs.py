@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from tandem_api.engine import JobConfig
-from tandem_api.job.pods import HybridSpec, OptimizerSpec, RolloutSpec, TrainerSpec
+from tandem_api.job.pods import HybridSpec, OptimizerSpec, RolloutSpec, TrainerParallelism, TrainerSpec
 from tandem_api.job.policy import BuiltinReward, DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet, RewardSpec
 from tandem_api.job.recipe import ObjectiveSpec, RecipeSpec
 from tandem_api.job.spec import RLJobSpec
@@ -19,6 +19,7 @@ def job_config(
     policy: Path,
     *,
     num_ranks: int = 1,
+    parallelism: TrainerParallelism | None = None,
     optimizer: OptimizerSpec | None = None,
     objective: ObjectiveSpec | None = None,
     micro_batch_tokens: int = 16384,
@@ -31,7 +32,11 @@ def job_config(
         data=DataSpec(train=(ProblemSet(name="toy", path="problems.jsonl"),)),
         rewards=(RewardSpec(name="exact", builtin=BuiltinReward.EXACT_MATCH),),
         hybrid=HybridSpec(gpus_per_pod=num_ranks),
-        trainer=TrainerSpec(optimizer=optimizer or OptimizerSpec(), micro_batch_tokens=micro_batch_tokens),
+        trainer=TrainerSpec(
+            parallelism=parallelism or TrainerParallelism(),
+            optimizer=optimizer or OptimizerSpec(),
+            micro_batch_tokens=micro_batch_tokens,
+        ),
         rollout=RolloutSpec(engine_args=engine_args or {}),
         recipe=RecipeSpec(objective=objective or ObjectiveSpec(), temperature=temperature),
     )

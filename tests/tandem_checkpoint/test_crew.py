@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tandem_api.job.pods import TrainerParallelism
 from tandem_api.registry import MemberRecord
 from tandem_checkpoint.registry.mirror import Mirror, mirrored
 from tandem_checkpoint.settings import Settings
@@ -99,6 +100,14 @@ def test_ranks_are_numbered_over_all_pods() -> None:
 
     assert [(place.rank, place.local_rank, place.world_size) for place in places] == [(2, 0, 4), (3, 1, 4)]
     assert {(place.rendezvous_address, place.rendezvous_port) for place in places} == {("127.0.0.1", 29500)}
+
+
+def test_the_ranks_of_a_stage_are_numbered_over_all_pods_before_those_of_the_next() -> None:
+    here = settings(OTHER)
+    trainer = here.config.spec.trainer.model_copy(update={"parallelism": TrainerParallelism(pipeline=2)})
+    config = here.config.model_copy(update={"spec": here.config.spec.model_copy(update={"trainer": trainer})})
+
+    assert [place.rank for place in places_of(CREW, replace(here, config=config))] == [1, 3]
 
 
 def test_other_lives_make_another_name() -> None:

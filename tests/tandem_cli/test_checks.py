@@ -69,6 +69,18 @@ def test_a_server_gets_whole_heads_on_each_of_its_devices(ground: Ground) -> Non
     assert lines == ("spec.rollout.parallelism.tensor: 4 does not divide 6 key/value heads; use 1 or 2",)
 
 
+def test_a_split_of_the_trainer_that_the_policy_does_not_take_is_told_before_anything_starts(ground: Ground) -> None:
+    lines = problems_of(
+        ground,
+        hybrid={"gpusPerPod": 16, "gpu": {"sharing": "None"}},
+        trainer={"parallelism": {"tensor": 16}},
+        rollout={"parallelism": {"tensor": 1}},
+    )
+
+    assert len(lines) == 1
+    assert lines[0].startswith("spec.trainer.parallelism.tensor: 16 does not divide ")
+
+
 def test_a_server_on_two_devices_passes(ground: Ground) -> None:
     ground.write_job(hybrid={"gpusPerPod": 2, "gpu": {"sharing": "None"}}, rollout={"parallelism": {"tensor": 2}})
 

@@ -1,7 +1,7 @@
 """Members that react to `desired` as the engine's shims do, without processes and devices."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import time
@@ -22,6 +22,9 @@ from tandem_api.weights import Layout, Shard
 from tests.fakes.registry import FakeRegistry
 
 NUM_RANKS = 2
+
+Holds = Callable[[int], bool]
+"""Whether the trainers hold, or can restore, a generation."""
 
 
 @dataclass(slots=True)
@@ -47,12 +50,21 @@ class Script:
 class FakeMember:
     """One shim of one pod."""
 
-    def __init__(self, registry: FakeRegistry, keys: Keys, pod: str, role: Role, script: Script) -> None:
+    def __init__(
+        self,
+        registry: FakeRegistry,
+        keys: Keys,
+        pod: str,
+        role: Role,
+        script: Script,
+        holds: Holds = lambda generation: True,
+    ) -> None:
         self._registry = registry
         self._keys = keys
         self._pod = pod
         self._role = role
         self._script = script
+        self._holds = holds
         self._incarnation = ""
         self._lease = 0
         self._following: asyncio.Task[None] | None = None
@@ -112,7 +124,7 @@ class FakeMember:
         if act in self._script.failures:
             await self._report(desired, MemberState.FAILED, error=self._script.failures[act])
             return
-        if act in self._script.losses:
+        if act in self._script.losses or (self._role == "train" and not self._holds(desired.generation)):
             lost = FailureReason.GENERATION_LOST
             await self._report(desired, MemberState.FAILED, error="nobody has it", reason=lost)
             return
@@ -182,12 +194,17 @@ class FakeMember:
 
 @asynccontextmanager
 async def on_stage(
-    registry: FakeRegistry, keys: Keys, pods: Sequence[str], port: int, script: Script
+    registry: FakeRegistry,
+    keys: Keys,
+    pods: Sequence[str],
+    port: int,
+    script: Script,
+    holds: Holds = lambda generation: True,
 ) -> AsyncIterator[None]:
     """Run a trainer and a server for each pod while the context is open."""
     roles: tuple[Role, Role] = ("train", "rollout")
     tasks = [
-        asyncio.create_task(FakeMember(registry, keys, pod, role, script).act(port, pods), name=f"{pod}/{role}")
+        asyncio.create_task(FakeMember(registry, keys, pod, role, script, holds).act(port, pods), name=f"{pod}/{role}")
         for pod in pods
         for role in roles
     ]

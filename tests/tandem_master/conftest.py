@@ -46,7 +46,8 @@ class Job:
 
     def members(self) -> AbstractAsyncContextManager[None]:
         """Have a trainer and a server of each pod while the context is open, whatever becomes of the master."""
-        return on_stage(self.registry, self.settings.keys, PODS, self.port, self.script)
+        holds = self.stub.made.__contains__
+        return on_stage(self.registry, self.settings.keys, PODS, self.port, self.script, holds)
 
     async def run_master(self) -> int:
         """Run the master alone to its end; return its exit code."""
@@ -127,6 +128,11 @@ def with_spec(job: Job, section: str, **changes: object) -> None:
     job.settings = Settings(
         config, TOKEN, job.settings.etcd_endpoints, job.settings.state, job.settings.pod, job.settings.address
     )
+
+
+def let_no_answer_fit_the_budget(job: Job) -> None:
+    """Have every answer begin with more tokens than one iteration samples of it: the first finishes none."""
+    job.stub.solutions = {prompt: (5, 5, 5, *answer) for prompt, answer in job.stub.solutions.items()}
 
 
 def ids(rows: Sequence[tuple[object, ...]]) -> list[object]:

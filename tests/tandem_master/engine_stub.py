@@ -42,6 +42,8 @@ class EngineStub:
         self.answered: list[tuple[tuple[int, ...], int]] = []
         """Prompt and seed of every completion that was answered."""
         self.train_requests: list[TrainRequest] = []
+        self.made = {0}
+        """Generations that there are: the initial policy, and what came of every training."""
         self.saved: list[str] = []
 
     def app(self) -> Starlette:
@@ -92,6 +94,7 @@ class EngineStub:
         if body.epoch in self.broken_epochs:
             return _problem(500, "rank 1 ended: killed by SIGKILL")
         self.train_requests.append(body)
+        self.made.add(body.generation + 1)
         steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0) for _ in body.steps)
         answer = TrainResponse(max_abs_logprob_difference=1e-6, kl=0.01, steps=steps, num_tokens=10, seconds=0.0)
         return Response(answer.model_dump_json(), media_type="application/json")

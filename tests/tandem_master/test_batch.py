@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem_api.engine import Sample
-from tandem_master.batch import Batch, PodRanks, deal, plan_batch
+from tandem_master.batch import Batch, PodShares, deal, plan_batch
 
 
 def sample(mark: int, num_tokens: int = 4) -> Sample:
@@ -37,13 +37,13 @@ def marks_by_step(batch: Batch) -> list[list[float]]:
 
 LENGTHS = st.lists(st.lists(st.integers(2, 40), min_size=1, max_size=5), min_size=1, max_size=20)
 PODS = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(
-    lambda ranks: [PodRanks(f"pod-{i}", count) for i, count in enumerate(ranks)]
+    lambda ranks: [PodShares(f"pod-{i}", count) for i, count in enumerate(ranks)]
 )
 
 
 @given(LENGTHS, PODS, st.integers(1, 8), st.integers(0, 99))
 def test_every_sample_is_in_the_batch_exactly_once(
-    sizes: list[list[int]], pods: list[PodRanks], num_steps: int, seed: int
+    sizes: list[list[int]], pods: list[PodShares], num_steps: int, seed: int
 ) -> None:
     groups = groups_of(sizes)
 
@@ -55,7 +55,7 @@ def test_every_sample_is_in_the_batch_exactly_once(
 
 @given(LENGTHS, PODS, st.integers(1, 8), st.integers(0, 99))
 def test_the_counts_are_those_of_all_ranks(
-    sizes: list[list[int]], pods: list[PodRanks], num_steps: int, seed: int
+    sizes: list[list[int]], pods: list[PodShares], num_steps: int, seed: int
 ) -> None:
     batch = plan_batch(groups_of(sizes), pods, num_steps, seed)
 
@@ -64,12 +64,12 @@ def test_the_counts_are_those_of_all_ranks(
 
 @given(LENGTHS, PODS, st.integers(1, 8), st.integers(0, 99))
 def test_all_ranks_have_the_same_steps_and_no_step_is_empty(
-    sizes: list[list[int]], pods: list[PodRanks], num_steps: int, seed: int
+    sizes: list[list[int]], pods: list[PodShares], num_steps: int, seed: int
 ) -> None:
     batch = plan_batch(groups_of(sizes), pods, num_steps, seed)
 
     shapes = {pod.pod: [len(step) for step in batch.steps[pod.pod]] for pod in pods}
-    assert shapes == {pod.pod: [pod.num_ranks] * min(num_steps, len(sizes)) for pod in pods}
+    assert shapes == {pod.pod: [pod.num_shares] * min(num_steps, len(sizes)) for pod in pods}
     assert min(batch.samples_per_step) > 0
 
 
@@ -77,7 +77,7 @@ def test_all_ranks_have_the_same_steps_and_no_step_is_empty(
 def test_groups_are_spread_evenly_and_stay_together(sizes: list[list[int]], num_steps: int, seed: int) -> None:
     groups = groups_of(sizes)
 
-    steps = marks_by_step(plan_batch(groups, [PodRanks("pod-0", 2)], num_steps, seed))
+    steps = marks_by_step(plan_batch(groups, [PodShares("pod-0", 2)], num_steps, seed))
 
     group_of = {item.advantage: number for number, group in enumerate(groups) for item in group}
     per_step = [len({group_of[mark] for mark in step}) for step in steps]
@@ -86,8 +86,8 @@ def test_groups_are_spread_evenly_and_stay_together(sizes: list[list[int]], num_
 
 
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=30), st.integers(1, 6))
-def test_no_rank_exceeds_another_by_more_than_one_sample(lengths: list[int], num_ranks: int) -> None:
-    shares = deal([sample(i, length) for i, length in enumerate(lengths)], num_ranks)
+def test_no_share_exceeds_another_by_more_than_one_sample(lengths: list[int], num_shares: int) -> None:
+    shares = deal([sample(i, length) for i, length in enumerate(lengths)], num_shares)
 
     loads = [sum(len(item.token_ids) for item in share) for share in shares]
     assert max(loads) - min(loads) <= max(lengths)
@@ -101,7 +101,7 @@ def test_the_longest_sample_has_a_rank_of_its_own_where_the_others_are_short() -
 
 def test_the_order_of_groups_depends_on_the_seed_alone() -> None:
     groups = groups_of([[3, 3]] * 12)
-    pods = [PodRanks("pod-0", 1)]
+    pods = [PodShares("pod-0", 1)]
 
     batches = [marks_by_step(plan_batch(groups, pods, 4, seed)) for seed in (7, 7, 8)]
 
@@ -110,13 +110,13 @@ def test_the_order_of_groups_depends_on_the_seed_alone() -> None:
 
 
 def test_groups_without_a_sample_make_no_step() -> None:
-    batch = plan_batch([(), groups_of([[4, 4]])[0], ()], [PodRanks("pod-0", 1)], 4, 1)
+    batch = plan_batch([(), groups_of([[4, 4]])[0], ()], [PodShares("pod-0", 1)], 4, 1)
 
     assert batch.samples_per_step == (2,)
 
 
 def test_nothing_to_train_is_a_batch_without_steps() -> None:
-    batch = plan_batch([], [PodRanks("pod-0", 2)], 4, 1)
+    batch = plan_batch([], [PodShares("pod-0", 2)], 4, 1)
 
     assert batch.num_samples == 0
     assert batch.steps == {"pod-0": ()}

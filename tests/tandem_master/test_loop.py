@@ -9,7 +9,7 @@ from tandem_api.history import PhaseRecord, SwitchRecord
 from tandem_api.job.status import Direction
 from tandem_api.registry import MasterRecord
 from tandem_master import loop, training
-from tests.tandem_master.conftest import Job, ids, with_spec
+from tests.tandem_master.conftest import Job, ids, let_no_answer_fit_the_budget, with_spec
 
 LONG_PROMPT_TOKENS = 7
 TOKEN_BUDGET = 4
@@ -172,12 +172,14 @@ async def test_a_training_that_a_stop_cuts_is_run_again(job: Job, monkeypatch: p
 
 async def test_an_iteration_without_a_complete_group_trains_nothing_and_goes_on(job: Job) -> None:
     with_spec(job, "recipe", iterations=2, problems_per_iteration=6)
-    job.stub.solutions = {prompt: (5, 5, 5, *answer) for prompt, answer in job.stub.solutions.items()}
+    let_no_answer_fit_the_budget(job)
 
     exit_code = await job.run()
 
-    assert exit_code == 0
+    first = [request for request in job.stub.train_requests if request.generation == 0]
+    assert (exit_code, job.ends()) == (0, [("Completed", "")])
     assert [record.trained for record in job.iterations()] == [0, 4]
+    assert [(request.steps, request.samples_per_step) for request in first] == [((), ()), ((), ())]
 
 
 async def test_a_master_that_lost_its_key_changes_nothing_and_fails(job: Job) -> None:

@@ -11,7 +11,7 @@ from tandem_api.registry import MemberState, MemberStatus
 from tandem_master.loop import MOST_RETURNS, MOST_TRIES
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_master.cast import Script
-from tests.tandem_master.conftest import PODS, Job, ids, with_spec
+from tests.tandem_master.conftest import PODS, Job, ids, let_no_answer_fit_the_budget, with_spec
 
 SOON = 20.0
 EPOCHS = range(1, 100)
@@ -168,6 +168,18 @@ async def test_what_is_run_again_after_a_loss_is_committed_once_in_the_buffer(jo
     assert job.rows("SELECT COUNT(*) FROM trajectories WHERE trained_iteration > iteration + 1") == [(0,)]
 
 
+async def test_an_iteration_with_nothing_to_train_that_is_lost_is_run_again_on_what_it_had_sampled(job: Job) -> None:
+    let_no_answer_fit_the_budget(job)
+    job.script = Script(losses=frozenset({"train/3"}))
+
+    exit_code = await job.run()
+
+    assert (exit_code, job.ends()) == (0, [("Completed", "")])
+    assert committed(job) == [1, 1, 2, 3]
+    assert [record.trained > 0 for record in job.iterations()] == [False, False, True, True]
+    assert len(set(job.stub.answered)) == len(job.stub.answered)
+
+
 async def test_a_job_that_loses_its_weights_again_and_again_fails(job: Job) -> None:
     job.script = Script(losses=frozenset(f"train/{epoch}" for epoch in EPOCHS))
 
@@ -224,6 +236,21 @@ async def test_a_master_that_was_killed_and_started_anew_goes_on_without_going_b
     assert (exit_code, job.starts(), job.ends()) == (0, [0, 1], [("Completed", "")])
     assert committed(job) == [1, 2, 3]
     assert (before.epoch, after.epoch, after.lineage) == (3, 7, before.lineage)
+
+
+async def test_a_master_started_anew_after_an_iteration_with_nothing_to_train_goes_on_after_it(job: Job) -> None:
+    let_no_answer_fit_the_budget(job)
+    async with job.members():
+        running = await sampling_in_iteration_2(job)
+        running.cancel()
+        await asyncio.wait([running])
+        job.stub.num_before_holding = None
+
+        exit_code = await job.run_master()
+
+    assert (exit_code, job.starts(), job.ends()) == (0, [0, 1], [("Completed", "")])
+    assert committed(job) == [1, 2, 3]
+    assert [record.trained > 0 for record in job.iterations()] == [False, True, True]
 
 
 async def test_iterations_after_the_newest_checkpoint_are_run_again_where_everything_has_ended(job: Job) -> None:

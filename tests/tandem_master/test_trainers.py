@@ -107,3 +107,12 @@ def test_a_trainer_that_has_gone_can_come_back() -> None:
 def test_a_trainer_without_ranks_is_of_another_version() -> None:
     with pytest.raises(MembersError, match="hybrid-0/train: registered without ranks"):
         find_trainers(Membership({MemberId(PODS[0], "train"): record(1, num_ranks=0)}, {}), PODS[:1])
+
+
+@pytest.mark.parametrize(("num_ranks", "ranks_of_replica", "num_shares"), [(8, 1, 8), (8, 4, 2), (4, 4, 1)])
+def test_ranks_that_hold_the_model_together_are_given_one_share(
+    num_ranks: int, ranks_of_replica: int, num_shares: int
+) -> None:
+    trainer = record(1, num_ranks).model_copy(update={"ranks_of_replica": ranks_of_replica})
+
+    assert trainer.num_shares == num_shares

@@ -127,14 +127,16 @@ class Forge:
         return rank
 
 
-def two_places() -> list[RankPlace]:
-    """Return the places of two ranks that meet on a free port of an address of their own."""
+def two_places(num_ranks: int = 2) -> list[RankPlace]:
+    """Return the places of two ranks, or more, that meet on a free port of an address of their own."""
     address = free_address()
     with closing(socket.create_server((address, 0))) as server:
         port = int(server.getsockname()[1])
     return [
-        RankPlace(rank=number, world_size=2, local_rank=number, rendezvous_address=address, rendezvous_port=port)
-        for number in range(2)
+        RankPlace(
+            rank=number, world_size=num_ranks, local_rank=number, rendezvous_address=address, rendezvous_port=port
+        )
+        for number in range(num_ranks)
     ]
 
 

@@ -133,3 +133,26 @@ def test_an_idle_batch_counts_no_sample_and_no_token() -> None:
     idle = idle_micro_batch(CPU)
 
     assert (idle.indices, idle.num_tokens, float(idle.mask_BS.sum())) == ((), 0, 0.0)
+
+
+@settings(max_examples=30)
+@given(batches_of_samples, st.integers(8, 60), st.sampled_from([1, 2, 4]))
+def test_batches_for_chunks_of_a_stage_have_one_shape(many: list[Sample], max_tokens: int, multiple: int) -> None:
+    batches = make_micro_batches(many, max_tokens, CPU, multiple=multiple, equal=True)
+
+    ((rows, columns),) = {tuple(batch.token_ids_BS.shape) for batch in batches}
+    assert columns % multiple == 0
+    assert rows == 1 or rows * columns <= max_tokens
+    assert sorted(index for batch in batches for index in batch.indices) == list(range(len(many)))
+    assert sum(float(batch.mask_BS.sum()) for batch in batches) == sum(len(item.sampled_logprobs) for item in many)
+
+
+@settings(max_examples=30)
+@given(batches_of_samples, st.integers(1, 60), st.sampled_from([2, 4]))
+def test_positions_can_be_a_multiple_of_the_ranks_that_share_them(
+    many: list[Sample], max_tokens: int, multiple: int
+) -> None:
+    batches = make_micro_batches(many, max_tokens, CPU, multiple=multiple)
+
+    assert {batch.token_ids_BS.shape[1] % multiple for batch in batches} == {0}
+    assert idle_micro_batch(CPU, (3, multiple)).token_ids_BS.shape == (3, multiple)

@@ -138,6 +138,13 @@ def test_a_rank_without_samples_takes_part_and_adds_nothing(
     assert largest_difference(weights_of(pair[1], tmp_path / "idle"), expected) <= 1e-6
 
 
+def test_a_batch_without_a_step_changes_no_weight(rank: RankProcess, untied_policy: Path, tmp_path: Path) -> None:
+    answer = rank.ask(train(), Trained)
+
+    assert (answer.steps, answer.num_tokens, answer.max_abs_logprob_difference) == ((), 0, 0.0)
+    assert largest_difference(weights_of(rank, tmp_path / "after"), weights_in(untied_policy)) == 0.0
+
+
 def test_what_one_rank_refuses_all_refuse(
     forge: Forge, samples: tuple[Sample, ...], untied_policy: Path, tmp_path: Path
 ) -> None:

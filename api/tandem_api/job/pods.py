@@ -144,13 +144,63 @@ class HybridSpec(Guarded):
     )
 
 
-class TrainerParallelism(Resource):
-    """Split of the trainer; what remains of the ranks is data parallel."""
+class TrainerParallelism(Guarded):
+    """Split of the trainer, in Megatron-Core's words; what remains of a pod's ranks is data parallel."""
 
-    tensor: int = Field(default=1, ge=1, le=1)
-    """Ranks that share each layer's matrices. This release trains with data parallelism only."""
-    pipeline: int = Field(default=1, ge=1, le=1)
-    """Stages that share the layers. This release trains with data parallelism only."""
+    tensor: int = Field(default=1, ge=1, le=64)
+    """Ranks that share each layer's matrices. The policy's heads must divide by it."""
+    pipeline: int = Field(default=1, ge=1, le=64)
+    """Stages that share the layers."""
+    virtual_pipeline: int = Field(default=1, ge=1, le=64)
+    """Chunks of layers on each stage: more of them shorten the wait for the first micro-batch."""
+    context: int = Field(default=1, ge=1, le=64)
+    """Ranks that share each sequence. Needs the attention of Transformer Engine, which this release does not use."""
+    expert: int = Field(default=1, ge=1, le=64)
+    """Ranks that share the experts of each layer, whole ones each. They train on different samples."""
+    expert_tensor: int = Field(default=1, ge=1, le=64)
+    """Ranks that share each expert's matrices."""
+    first_stage_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Layers of the first stage where stages are uneven; the other stages share the rest evenly."""
+    last_stage_layers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Layers of the last stage, likewise."""
+
+    invariants = (
+        Invariant(
+            field="context",
+            cel="self.context == 1",
+            holds=lambda split: split.context == 1,
+            message="needs the attention of Transformer Engine, which this release does not use; set 1, and cut long "
+            "sequences' memory by tensor",
+        ),
+        Invariant(
+            field="virtualPipeline",
+            cel="self.virtualPipeline == 1 || self.pipeline > 1",
+            holds=lambda split: split.virtual_pipeline == 1 or split.pipeline > 1,
+            message="are the chunks of a stage, and there is one stage only; remove it or raise pipeline",
+        ),
+        Invariant(
+            field="firstStageLayers",
+            cel="!has(self.firstStageLayers) || self.pipeline > 1",
+            holds=lambda split: split.first_stage_layers is None or split.pipeline > 1,
+            message="makes stages uneven, and there is one stage only; remove it or raise pipeline",
+        ),
+        Invariant(
+            field="lastStageLayers",
+            cel="!has(self.lastStageLayers) || self.pipeline > 1",
+            holds=lambda split: split.last_stage_layers is None or split.pipeline > 1,
+            message="makes stages uneven, and there is one stage only; remove it or raise pipeline",
+        ),
+    )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each rank holds all weights."""
+        return self.tensor * self.pipeline * self.expert * self.expert_tensor == 1
+
+    @property
+    def ranks_of_replica(self) -> int:
+        """Ranks that hold the model together and are given the same samples."""
+        return self.tensor * self.pipeline * self.context
 
 
 class Schedule(StrEnum):

@@ -13,13 +13,22 @@ REWARDS: Final = Invariant(
     holds=lambda spec: any(term.weight != 0 for term in spec.rewards),
     message="have weight 0, every one; give one of them another weight",
 )
+_SPLIT = "self.trainer.parallelism"
 TRAINER_RANKS: Final = Invariant(
     field="hybrid.gpusPerPod",
-    cel="self.hybrid.gpusPerPod % (self.trainer.parallelism.tensor * self.trainer.parallelism.pipeline) == 0",
+    cel=f"self.hybrid.gpusPerPod % ({_SPLIT}.tensor * {_SPLIT}.pipeline * {_SPLIT}.context) == 0",
+    holds=lambda spec: spec.hybrid.gpus_per_pod % spec.trainer.parallelism.ranks_of_replica == 0,
+    message="is no multiple of trainer.parallelism.tensor * pipeline * context; choose one that is",
+)
+EXPERT_RANKS: Final = Invariant(
+    field="hybrid.gpusPerPod",
+    cel=f"self.hybrid.gpusPerPod % ({_SPLIT}.expertTensor * {_SPLIT}.expert * {_SPLIT}.pipeline) == 0",
     holds=lambda spec: (
-        spec.hybrid.gpus_per_pod % (spec.trainer.parallelism.tensor * spec.trainer.parallelism.pipeline) == 0
+        spec.hybrid.gpus_per_pod
+        % (spec.trainer.parallelism.expert_tensor * spec.trainer.parallelism.expert * spec.trainer.parallelism.pipeline)
+        == 0
     ),
-    message="is no multiple of trainer.parallelism.tensor * pipeline; choose one that is",
+    message="is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose one that is",
 )
 SERVERS: Final = Invariant(
     field="hybrid.gpusPerPod",
@@ -94,6 +103,7 @@ SPEC_INVARIANTS: Final = (
     QUEUE_ROOM,
     REWARDS,
     TRAINER_RANKS,
+    EXPERT_RANKS,
     SERVERS,
     ELASTIC_SERVERS,
     ELASTIC_CLAIM,

@@ -1,5 +1,6 @@
 """What an engine says to its children and what they answer: one JSON line each."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -112,6 +113,16 @@ class Train(Resource):
     """Samples of each step over all ranks of the job."""
 
 
+class SaveStep(StrEnum):
+    """Steps of saving. Where a model is shared, one rank prepares, then all write, then one commits."""
+
+    ALL = "all"
+    """From a rank that holds all weights."""
+    PREPARE = "prepare"
+    WRITE = "write"
+    COMMIT = "commit"
+
+
 class Save(Resource):
     """To a rank: write the weights as a Hugging Face folder. Answer: Saved."""
 
@@ -119,6 +130,8 @@ class Save(Resource):
     """Discriminator."""
     path: str
     """Folder to make."""
+    step: SaveStep = SaveStep.ALL
+    """What to do of it."""
 
 
 RankCommand = Annotated[Meet | Build | Load | Export | Offload | Reload | Train | Save, Field(discriminator="kind")]

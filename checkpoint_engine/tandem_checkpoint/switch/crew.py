@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from tandem_api.engine import RENDEZVOUS_PORT
 from tandem_api.registry import MemberRecord
+from tandem_checkpoint.layouts.pod import PodRanks, split_of
 from tandem_checkpoint.process.commands import RankPlace
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.settings import Settings
@@ -70,15 +71,25 @@ def other_crew(mirror: Mirror, settings: Settings, crew: Crew) -> str | None:
 
 def places_of(crew: Crew, settings: Settings) -> Sequence[RankPlace]:
     """Return the places of this pod's ranks."""
-    per_pod = settings.config.spec.hybrid.gpus_per_pod
-    ordinal = settings.config.hybrid_pods.index(settings.pod)
+    pod = pod_ranks(settings)
     return [
         RankPlace(
-            rank=ordinal * per_pod + local,
-            world_size=len(crew.lives) * per_pod,
+            rank=pod.number(local),
+            world_size=pod.num_pods * pod.num_ranks,
             local_rank=local,
             rendezvous_address=crew.address,
             rendezvous_port=crew.port,
         )
-        for local in range(per_pod)
+        for local in range(pod.num_ranks)
     ]
+
+
+def pod_ranks(settings: Settings) -> PodRanks:
+    """Return the ranks of this pod among those of the job."""
+    config = settings.config
+    return PodRanks(
+        split_of(config.spec.trainer.parallelism),
+        config.spec.hybrid.gpus_per_pod,
+        num_pods=len(config.hybrid_pods),
+        ordinal=config.hybrid_pods.index(settings.pod),
+    )

@@ -19,10 +19,23 @@ from tandem_api.engine import (
 from tandem_api.job.operations import SwitchStrategy
 from tandem_api.registry import Desired, MemberRecord, Role
 from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
+from tandem_checkpoint.architectures.split import check_trainer_split
 from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import DevicesHeld, GpuToken
+from tandem_checkpoint.layouts.pod import split_of
 from tandem_checkpoint.process.child import ChildGone
-from tandem_checkpoint.process.commands import Load, Loaded, Moved, Offload, Reload, Save, Saved, Train, Trained
+from tandem_checkpoint.process.commands import (
+    Load,
+    Loaded,
+    Moved,
+    Offload,
+    Reload,
+    Save,
+    Saved,
+    SaveStep,
+    Train,
+    Trained,
+)
 from tandem_checkpoint.process.environment import child_variables
 from tandem_checkpoint.process.ranks import RankGroup
 from tandem_checkpoint.registry.mirror import Mirror
@@ -30,7 +43,7 @@ from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
 from tandem_checkpoint.segments.record import ExportRecord
 from tandem_checkpoint.segments.store import allocate
 from tandem_checkpoint.stopwatch import Stopwatch
-from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew, places_of
+from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew, places_of, pod_ranks
 from tandem_checkpoint.switch.exporting import Exporter
 from tandem_checkpoint.switch.protocol import Action
 from tandem_checkpoint.switch.publication import published_weights, word_epoch
@@ -71,6 +84,7 @@ class TrainSide:
         self.exports = Exports(around.settings.shared)
         """What other pods may read of this pod's segments."""
         self._layout = self._segment_layout()
+        self._pod = pod_ranks(around.settings)
         self._exporter = Exporter(around, self._layout, self.exports)
 
     @property
@@ -106,7 +120,8 @@ class TrainSide:
             port=ENGINE_PORT_TRAIN,
             scheme=settings.scheme,
             rendezvous_port=RENDEZVOUS_PORT,
-            num_ranks=settings.config.spec.hybrid.gpus_per_pod,
+            num_ranks=self._pod.num_ranks,
+            ranks_of_replica=settings.config.spec.trainer.parallelism.ranks_of_replica,
             ranks_life=self._life,
             crew=self._crew.name if self._crew else "",
         )
@@ -145,7 +160,7 @@ class TrainSide:
             self._check(request)
             began = asyncio.get_running_loop().time()
             self._generation = None  # until all ranks have answered, nobody knows what they hold
-            answers = await self._group.ask(lambda rank: _part(request, rank), Trained)
+            answers = await self._group.ask(lambda rank: _part(request, self._pod.share(rank)), Trained)
             self._generation = request.generation + 1
             trained_at = asyncio.get_running_loop().time()
             await self._exporter.register(await self._write(self._generation), epoch=0)
@@ -168,8 +183,16 @@ class TrainSide:
                 )
             if request.generation not in (None, self._generation):
                 raise WrongPhase(f"this trainer holds generation {self._generation}, not {request.generation}")
-            saved = await self._group.ask_first(Save(path=request.path), Saved)
+            saved = await self._save(request.path)
         return SaveResponse(path=request.path, num_bytes=saved.num_bytes)
+
+    async def _save(self, path: str) -> Saved:
+        """Have the first rank save the weights if it holds all of them; else have each rank write its share."""
+        if self._around.settings.config.spec.trainer.parallelism.is_whole:
+            return await self._group.ask_first(Save(path=path), Saved)
+        await self._group.ask_first(Save(path=path, step=SaveStep.PREPARE), Saved)
+        await self._group.ask(lambda _: Save(path=path, step=SaveStep.WRITE), Saved)
+        return await self._group.ask_first(Save(path=path, step=SaveStep.COMMIT), Saved)
 
     async def publish(self, generation: int) -> PublishedWeights:
         """Export and register what the ranks hold, once more or for the first time.
@@ -369,6 +392,7 @@ class TrainSide:
     def _segment_layout(self) -> SegmentLayout:
         spec = self._around.settings.config.spec
         config: PolicyConfig = read_policy_config(Path(spec.policy.model.path))
+        check_trainer_split(config, split_of(spec.trainer.parallelism))
         return segment_layout(config, spec.policy.dtype.value.lower())
 
 
@@ -378,9 +402,10 @@ def _log_freed(moved: Sequence[Moved]) -> None:
     logger.info("offloaded: %d of %d bytes measured as freed", measured, expected)
 
 
-def _part(request: TrainRequest, local_rank: int) -> Train:
+def _part(request: TrainRequest, share: int) -> Train:
+    """Return what one rank is told: ranks that hold the model together are given the same share."""
     return Train(
         max_logprob_difference=request.max_logprob_difference,
-        steps=tuple(step[local_rank] for step in request.steps),
+        steps=tuple(step[share] for step in request.steps),
         samples_per_step=request.samples_per_step,
     )

@@ -29,34 +29,48 @@ class MicroBatch:
     num_tokens: int
 
 
-def make_micro_batches(samples: Sequence[Sample], max_tokens: int, device: torch.device) -> list[MicroBatch]:
-    """Return micro-batches of at most `max_tokens` padded tokens; a longer sample gets one of its own."""
-    order = sorted(range(len(samples)), key=lambda index: len(samples[index].token_ids))
+def make_micro_batches(
+    samples: Sequence[Sample], max_tokens: int, device: torch.device, multiple: int = 1, equal: bool = False
+) -> list[MicroBatch]:
+    """Return micro-batches of at most `max_tokens` padded tokens; a longer sample gets one of its own.
+
+    Args:
+        multiple: what the number of positions is made a multiple of.
+        equal: whether all get the same shape, that of the longest sample; rows without a sample add nothing.
+    """
+    widths = [_round_up(len(sample.token_ids) - 1, multiple) for sample in samples]
+    order = sorted(range(len(samples)), key=widths.__getitem__)
     batches: list[list[int]] = []
     for index in order:
-        length = len(samples[index].token_ids) - 1
-        if batches and (len(batches[-1]) + 1) * length <= max_tokens:
+        width = max(widths) if equal else widths[index]
+        if batches and (len(batches[-1]) + 1) * width <= max_tokens:
             batches[-1].append(index)
         else:
             batches.append([index])
-    return [_pad(samples, indices, device) for indices in batches]
+    num_rows = max(map(len, batches), default=0) if equal else 0
+    return [
+        _pad(
+            samples,
+            indices,
+            (max(num_rows, len(indices)), max(widths) if equal else widths[indices[-1]]),
+            device,
+        )
+        for indices in batches
+    ]
 
 
-def idle_micro_batch(device: torch.device) -> MicroBatch:
-    """Return a batch that adds nothing: a rank without samples still takes part in the reduction of gradients."""
-    sample = Sample(token_ids=(0, 0), first_loss_token=1, sampled_logprobs=(0.0,), advantage=0.0)
-    batch = _pad([sample], [0], device)
-    batch.mask_BS.zero_()
-    return MicroBatch(
-        batch.token_ids_BS, batch.labels_BS, batch.mask_BS, batch.sampled_BS, batch.advantage_B, (), num_tokens=0
-    )
+def idle_micro_batch(device: torch.device, shape: tuple[int, int] = (1, 1)) -> MicroBatch:
+    """Return a batch that adds nothing: a rank without samples still takes part in what ranks do together."""
+    return _pad([], [], shape, device)
 
 
-def _pad(samples: Sequence[Sample], indices: Sequence[int], device: torch.device) -> MicroBatch:
-    width = max(len(samples[index].token_ids) for index in indices) - 1
-    shape = (len(indices), width)
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def _pad(samples: Sequence[Sample], indices: Sequence[int], shape: tuple[int, int], device: torch.device) -> MicroBatch:
     token_ids, labels = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    mask, sampled = torch.zeros(shape), torch.zeros(shape)
+    mask, sampled, advantage = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[0])
     for row, index in enumerate(indices):
         sample = samples[index]
         ids = torch.tensor(sample.token_ids, dtype=torch.int64)
@@ -64,8 +78,7 @@ def _pad(samples: Sequence[Sample], indices: Sequence[int], device: torch.device
         labels[row, : len(ids) - 1] = ids[1:]
         mask[row, sample.first_loss_token - 1 : len(ids) - 1] = 1.0
         sampled[row, sample.first_loss_token - 1 : len(ids) - 1] = torch.tensor(sample.sampled_logprobs)
-    advantage = torch.tensor([samples[index].advantage for index in indices])
-    num_tokens = sum(len(samples[index].token_ids) for index in indices)
+        advantage[row] = sample.advantage
     return MicroBatch(
         token_ids.to(device),
         labels.to(device),
@@ -73,5 +86,5 @@ def _pad(samples: Sequence[Sample], indices: Sequence[int], device: torch.device
         sampled.to(device),
         advantage.to(device),
         tuple(indices),
-        num_tokens,
+        num_tokens=sum(len(samples[index].token_ids) for index in indices),
     )

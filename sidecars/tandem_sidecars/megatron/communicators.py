@@ -1,7 +1,7 @@
 """NCCL's communicators: their buffers leave the device with the model and come back with it.
 
 NCCL (2.29.7, which the GPU extra pins) frees a communicator's device memory and keeps its connections. Both ways are
-collective; torch's backends have the calls. Not yet run on a GPU: see docs/gpu.md.
+collective; torch's backends have the calls. Run with one rank only: see docs/gpu.md.
 """
 
 import logging
@@ -55,7 +55,10 @@ class Communicators:
 
 
 def nccl_communicators(device: torch.device) -> Iterator[Communicator]:
-    """Yield those on a device, in the order of their making: every rank has the same. One never used has no memory."""
+    """Yield those on a device, in the order of their making, which is one for all ranks that are in any two of them.
+
+    One never used has no memory.
+    """
     for group in dist.distributed_c10d._world.pg_map:
         if dist.get_backend(group) != "nccl":
             continue

@@ -8,7 +8,7 @@ That it has left is measured, not taken for granted: the memory in use must shri
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,13 +32,13 @@ class Parked:
 
 
 class Offload:
-    """Keeps a model's tensors on the device, or parked in host memory."""
+    """Keeps the tensors of a rank's chunks of the model on the device, or parked in host memory."""
 
-    def __init__(self, model: DistributedDataParallel, optimizer: MegatronOptimizer, device: Device) -> None:
-        self._model = model
+    def __init__(self, chunks: Sequence[DistributedDataParallel], optimizer: MegatronOptimizer, device: Device) -> None:
+        self._buffers = [buffer for chunk in chunks for buffer in (*chunk.buffers, *chunk.expert_parallel_buffers)]
         self._optimizer = optimizer
         self._device = device
-        self._parameters = {name: parameter.data for name, parameter in model.module.named_parameters()}
+        self._parameters = dict(weights_of(chunks))
         self._parked: list[Parked] = []
         self._places: list[torch.Tensor] = []
         self._shortfall_bytes = 0
@@ -58,7 +58,7 @@ class Offload:
         used_bytes = self._device.used_bytes()
         for item in self._parked:
             item.tensor.untyped_storage().resize_(0)
-        for buffer in self._model.buffers:
+        for buffer in self._buffers:
             buffer.offload_to_cpu(move_params=False, move_grads=True)
         self._device.suspend_communicators()
         self._device.settle()
@@ -76,7 +76,7 @@ class Offload:
         for item in self._parked:
             item.tensor.untyped_storage().resize_(item.host.untyped_storage().nbytes())
             item.tensor.copy_(item.host, non_blocking=True)
-        for buffer in self._model.buffers:
+        for buffer in self._buffers:
             buffer.reload_from_cpu(move_params=False, move_grads=True)
         self._device.settle()
         self._parked, self._shortfall_bytes = [], 0
@@ -86,7 +86,7 @@ class Offload:
         return self._device.held_bytes(self._everything()) + self._shortfall_bytes
 
     def parameters(self) -> Mapping[str, torch.Tensor]:
-        """Return Megatron's parameters by name, from wherever they are."""
+        """Return Megatron's parameters by name (see `weights_of`), from wherever they are."""
         hosts = {id(item.tensor): item.host for item in self._parked}
         return {name: hosts.get(id(tensor), tensor) for name, tensor in self._parameters.items()}
 
@@ -114,7 +114,19 @@ class Offload:
         """Yield all that lives on the device, whether or not leaving thinks of it."""
         yield from self._parameters.values()
         yield from state_tensors(self._optimizer)
-        yield from (buffer.grad_data for buffer in self._model.buffers)
+        yield from (buffer.grad_data for buffer in self._buffers)
+
+
+def weights_of(chunks: Sequence[DistributedDataParallel]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield all that makes up the chunks' weights: parameters, and the buffers that are saved with them.
+
+    Names are Megatron's, which counts layers within a chunk; where there are several, the chunk's number goes before.
+    """
+    for number, chunk in enumerate(chunks):
+        prefix = f"{number}." if len(chunks) > 1 else ""
+        kept = chunk.module.state_dict().keys()
+        yield from ((prefix + name, parameter.data) for name, parameter in chunk.module.named_parameters())
+        yield from ((prefix + name, buffer) for name, buffer in chunk.module.named_buffers() if name in kept)
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> list[torch.UntypedStorage]:

@@ -6,20 +6,29 @@ from datetime import timedelta
 import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from tandem_checkpoint.layouts.place import TrainerSplit
 from tandem_checkpoint.process.commands import RankPlace
 from tandem_sidecars.megatron.device import Device
 
 RENDEZVOUS_TIMEOUT = timedelta(seconds=300)
 
 
-def join(place: RankPlace, device: Device) -> None:
-    """Meet the other ranks and build Megatron's groups, data parallel over all of them; holds no device memory."""
+def join(place: RankPlace, split: TrainerSplit, device: Device) -> None:
+    """Meet the other ranks and build Megatron's groups over them; holds no device memory."""
     dist.init_process_group(
         device.backend, store=_store(place), rank=place.rank, world_size=place.world_size, timeout=RENDEZVOUS_TIMEOUT
     )
     from megatron.core import parallel_state
 
-    parallel_state.initialize_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=split.tensor,
+        pipeline_model_parallel_size=split.pipeline,
+        virtual_pipeline_model_parallel_size=split.virtual_pipeline if split.virtual_pipeline > 1 else None,
+        context_parallel_size=split.context,
+        expert_model_parallel_size=split.expert,
+        expert_tensor_parallel_size=split.expert_tensor,
+        create_gloo_process_groups=False,
+    )
 
 
 def seed(device: Device) -> None:

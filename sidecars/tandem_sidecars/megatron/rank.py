@@ -1,7 +1,7 @@
 """A rank's state and what each command does to it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -9,8 +9,13 @@ import torch
 import torch.distributed as dist
 
 from tandem_api.engine import JobConfig
-from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
+from tandem_checkpoint.disk.writing import FolderIncomplete
+from tandem_checkpoint.layouts.place import TrainerPlace, TrainerSplit
+from tandem_checkpoint.layouts.pod import PodRanks, split_of
+from tandem_checkpoint.layouts.shares import shares_of
+from tandem_checkpoint.layouts.strip import LocalParameter
+from tandem_checkpoint.layouts.trainer import trainer_layout
 from tandem_checkpoint.process.commands import (
     Build,
     Export,
@@ -34,12 +39,11 @@ from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
 from tandem_sidecars.megatron.device import Device, choose_device
 from tandem_sidecars.megatron.export import SegmentWriter
 from tandem_sidecars.megatron.model import build_model, build_optimizer
-from tandem_sidecars.megatron.offload import Offload
+from tandem_sidecars.megatron.offload import Offload, weights_of
 from tandem_sidecars.megatron.parallel import join, seed
-from tandem_sidecars.megatron.save import save_folder
-from tandem_sidecars.megatron.source import SOURCE_ERRORS, read_source
+from tandem_sidecars.megatron.save import FolderSaver
+from tandem_sidecars.megatron.source import SOURCE_ERRORS, open_source
 from tandem_sidecars.megatron.trainer import PassRule, Trainer
-from tandem_sidecars.megatron.weights import named_tensors, to_megatron
 
 logger = logging.getLogger(__name__)
 
@@ -51,19 +55,19 @@ class Rank:
 
     def __init__(
         self,
-        policy: PolicyConfig,
-        origin: Path,
+        local: Sequence[LocalParameter],
         trainer: Trainer,
         offload: Offload,
         writer: SegmentWriter,
+        saver: FolderSaver,
         layout: SegmentLayout,
         forget: bool,
     ) -> None:
-        self._policy = policy
-        self._origin = origin
+        self._local = local
         self._trainer = trainer
         self._offload = offload
         self._writer = writer
+        self._saver = saver
         self._layout = layout
         self._forget = forget
         self.device_bytes = offload.held_bytes()
@@ -78,21 +82,26 @@ class Rank:
         spec, origin, place = config.spec, Path(config.spec.policy.model.path), command.place
         policy = read_policy_config(origin)
         layout = segment_layout(policy, spec.policy.dtype.value.lower())
-        tensors = read_source(command.source, layout)
+        split, num_ranks = split_of(spec.trainer.parallelism), spec.hybrid.gpus_per_pod
+        places = PodRanks(split, num_ranks).places()
+        local = trainer_layout(policy, places[place.local_rank])
+        source = open_source(command.source, layout, local)
         device = meet(config, place)
         seed(device)
         dtype = DTYPES[spec.policy.dtype.value]
-        model = build_model(policy, dtype, device)
-        fill(dict(model.module.named_parameters()), policy, tensors)
-        del tensors
-        optimizer = build_optimizer(model, spec.trainer.optimizer, dtype)
-        rule = PassRule(spec.recipe.objective, spec.recipe.temperature, spec.trainer.micro_batch_tokens)
+        chunks = build_model(policy, dtype, device, split)
+        source.fill(dict(weights_of(chunks)))
+        del source
+        optimizer = build_optimizer(chunks, spec.trainer.optimizer, dtype)
+        rule = PassRule(
+            spec.recipe.objective, spec.recipe.temperature, spec.trainer.micro_batch_tokens, policy.vocabulary
+        )
         return cls(
-            policy,
-            origin,
-            Trainer(model, optimizer, rule, device.torch_device),
-            Offload(model, optimizer, device),
-            SegmentWriter(layout, policy, place.local_rank, spec.hybrid.gpus_per_pod),
+            local,
+            Trainer(chunks, optimizer, rule, device.torch_device),
+            Offload(chunks, optimizer, device),
+            SegmentWriter(layout, policy, places, place.local_rank),
+            _saver(layout, origin, policy, places, place.local_rank),
             layout,
             spec.recipe.objective.reset_optimizer,
         )
@@ -116,7 +125,7 @@ class Rank:
                     return Refused(reason="the trainer is offloaded; switch to Train first")
                 return self._trainer.train(command)
             case Save():
-                return self._save(Path(command.path))
+                return self._save(command)
             case _:
                 assert_never(command)
 
@@ -125,10 +134,9 @@ class Rank:
         if self._offload.parked:
             return Refused(reason="the trainer is offloaded; switch to Train first")
         try:
-            tensors = read_source(source, self._layout)
+            open_source(source, self._layout, self._local).fill(self._offload.parameters())
         except SOURCE_ERRORS as error:
             return Refused(reason=str(error))
-        fill(self._offload.parameters(), self._policy, tensors)
         self._trainer.restart()
         return Loaded(device_bytes=self._offload.held_bytes())
 
@@ -138,16 +146,14 @@ class Rank:
         freed = self._offload.leave()
         return Moved(device_bytes=self._offload.held_bytes(), freed=freed)
 
-    def _save(self, folder: Path) -> Saved | Refused:
-        rules = architecture_of(self._policy.architecture).rules(self._policy)
-        tensors = {
-            name: tensor.detach().cpu()
-            for name, tensor in named_tensors(rules, self._offload.parameters(), self._policy)
-        }
+    def _save(self, command: Save) -> Saved | Refused:
+        folder = Path(command.path)
         try:
-            return Saved(num_bytes=save_folder(folder, self._origin, tensors))
+            return Saved(num_bytes=self._saver.save(folder, command.step, self._offload.parameters()))
         except OSError as error:
             return Refused(reason=f"{folder}: the policy cannot be written ({error.strerror}); free space or permit it")
+        except FolderIncomplete as error:
+            return Refused(reason=str(error))
 
 
 def meet(config: JobConfig, place: RankPlace) -> Device:
@@ -155,15 +161,14 @@ def meet(config: JobConfig, place: RankPlace) -> Device:
     device = choose_device(config.device, place.local_rank)
     if not dist.is_initialized():
         device.prepare()
-        join(place, device)
+        join(place, split_of(config.spec.trainer.parallelism), device)
     return device
 
 
-def fill(parameters: Mapping[str, torch.Tensor], policy: PolicyConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy Hugging Face tensors into a model's parameters, which go by their Megatron names."""
-    rules = {rule.megatron: rule for rule in architecture_of(policy.architecture).rules(policy)}
-    if parameters.keys() != rules.keys():
-        raise ValueError(f"the family's table differs from the model in {sorted(parameters.keys() ^ rules.keys())[:3]}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(to_megatron(rules[name], tensors, policy))
+def _saver(
+    layout: SegmentLayout, origin: Path, policy: PolicyConfig, places: Sequence[TrainerPlace], local_rank: int
+) -> FolderSaver:
+    """Return what saves this rank's share; a rank that holds everything saves all of it alone."""
+    if places[local_rank].split == TrainerSplit():
+        return FolderSaver(layout, origin, shares_of(policy, places[:1]), 0)
+    return FolderSaver(layout, origin, shares_of(policy, places), local_rank)

@@ -1,4 +1,8 @@
-"""One rank: the model, its optimizer, and the passes over it. Megatron-Core's schedule runs every pass."""
+"""One rank: its part of the model, its optimizer, and the passes over it. Megatron-Core's schedule runs every pass.
+
+Ranks that hold the model together are given the same samples. Log-probabilities exist on the last stage only, once for
+all tensor-parallel ranks: what is counted is counted there, over data-parallel ranks, and then told to all stages.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +16,7 @@ from megatron.core.distributed import DistributedDataParallel, finalize_model_gr
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+from megatron.core.utils import get_attr_wrapped_model
 
 from tandem_api.engine import Sample, StepMetrics
 from tandem_api.job.recipe import ObjectiveSpec
@@ -28,11 +33,16 @@ class PassRule:
     objective: ObjectiveSpec
     temperature: float
     micro_batch_tokens: int
+    num_vocabulary: int
+    """Rows of the embeddings that are tokens; the rest pad them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Referenced:
-    """A micro-batch with the log-probability of each of its responses under the reference policy, float [B]."""
+    """A micro-batch with the log-probability of each of its responses under the reference policy.
+
+    reference_B: float [B]; on stages before the last one 0.
+    """
 
     batch: MicroBatch
     reference_B: torch.Tensor  # noqa: N815 - shape letters
@@ -47,16 +57,17 @@ class Trainer:
 
     def __init__(
         self,
-        model: DistributedDataParallel,
+        chunks: Sequence[DistributedDataParallel],
         optimizer: MegatronOptimizer,
         rule: PassRule,
         device: torch.device,
     ) -> None:
-        self._model = model
+        self._chunks = list(chunks)
+        self._config = self._chunks[0].config
         self._optimizer = optimizer
         self._rule = rule
         self._device = device
-        model.config.finalize_model_grads_func = finalize_model_grads
+        self._config.finalize_model_grads_func = finalize_model_grads
 
     def train(self, command: Train) -> Trained | Refused:
         """Compare with the server, then take the steps; refuse, with nothing changed, when the two disagree."""
@@ -79,7 +90,7 @@ class Trainer:
             max_abs_logprob_difference=difference,
             kl=kl,
             steps=tuple(metrics),
-            num_tokens=int(self._total(float(num_tokens))),
+            num_tokens=int(self._total(float(num_tokens) if self._is_last else 0.0)),
         )
 
     def forget(self) -> None:
@@ -93,9 +104,10 @@ class Trainer:
 
     def _reference(self, samples: Sequence[Sample]) -> tuple[list[Referenced], float]:
         """Return the micro-batches with their reference log-probabilities, and the largest gap to the server's."""
-        batches = make_micro_batches(samples, self._rule.micro_batch_tokens, self._device)
-        batches = batches or [idle_micro_batch(self._device)]
+        batches = self._micro_batches(samples)
         outputs = self._run(batches, forward_only=True, finish=_keep)
+        if not self._is_last:
+            return [Referenced(batch, torch.zeros_like(batch.advantage_B)) for batch in batches], 0.0
         gaps = [_gap(batch, logprob_BS) for batch, logprob_BS in zip(batches, outputs, strict=True)]
         references = [
             Referenced(batch, (logprob_BS * batch.mask_BS).sum(1))
@@ -103,9 +115,29 @@ class Trainer:
         ]
         return references, max(gaps)
 
+    def _micro_batches(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        """Return a step's micro-batches, with idle ones where ranks that work together have more, or chunks want more.
+
+        Chunks of a stage exchange tensors of one shape; ranks that share experts pass the same number of micro-batches.
+        """
+        num_stages = self._config.pipeline_model_parallel_size
+        is_virtual = len(self._chunks) > 1
+        multiple = self._config.tensor_model_parallel_size if self._config.sequence_parallel else 1
+        batches = make_micro_batches(
+            samples, self._rule.micro_batch_tokens, self._device, multiple=multiple, equal=is_virtual
+        )
+        wanted = max(1, len(batches))
+        if self._config.expert_model_parallel_size > 1:
+            wanted = int(self._largest(float(wanted)))
+        if is_virtual:
+            wanted = -(-wanted // num_stages) * num_stages
+        num_rows, width = batches[0].token_ids_BS.shape if batches and is_virtual else (1, multiple)
+        return batches + [idle_micro_batch(self._device, (num_rows, width)) for _ in range(wanted - len(batches))]
+
     def _step(self, step: Sequence[Referenced], num_samples: int) -> tuple[StepMetrics, float]:
         """Take one optimizer step; return its metrics and how far the policy has moved on its samples."""
-        self._model.zero_grad_buffer()
+        for chunk in self._chunks:
+            chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
         finish = partial(
             _surrogate,
@@ -122,17 +154,26 @@ class Trainer:
     def _run(self, items: Sequence[MicroBatch | Referenced], forward_only: bool, finish: Finish) -> list[Any]:
         """Pass all items through Megatron's schedule; return what `finish` kept of each."""
         schedule = get_forward_backward_func()
-        widest = max(_batch_of(item).token_ids_BS.shape[1] for item in items)
+        widest = max(items, key=lambda item: _batch_of(item).token_ids_BS.shape[1])
+        num_rows, width = _batch_of(widest).token_ids_BS.shape
+        iterators = [iter(items) for _ in self._chunks]
         outputs: list[Any] = schedule(
-            forward_step_func=partial(_forward, finish=finish, temperature=self._rule.temperature),
-            data_iterator=iter(items),
-            model=[self._model],
+            forward_step_func=partial(
+                _forward, finish=finish, temperature=self._rule.temperature, num_vocabulary=self._rule.num_vocabulary
+            ),
+            data_iterator=iterators if len(iterators) > 1 else iterators[0],
+            model=self._chunks,
             num_microbatches=len(items),
-            seq_length=widest,
-            micro_batch_size=1,
+            seq_length=width,
+            micro_batch_size=num_rows,
             forward_only=forward_only,
         )
         return outputs
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether log-probabilities come out of this rank."""
+        return bool(parallel_state.is_pipeline_last_stage())
 
     def _largest(self, value: float) -> float:
         return self._reduce(value, dist.ReduceOp.MAX)
@@ -143,6 +184,7 @@ class Trainer:
     def _reduce(self, value: float, operation: dist.ReduceOp.RedOpType) -> float:
         tensor = torch.tensor([value], dtype=torch.float64, device=self._device)
         dist.all_reduce(tensor, op=operation, group=parallel_state.get_data_parallel_group())
+        dist.all_reduce(tensor, op=operation, group=parallel_state.get_pipeline_model_parallel_group())
         return float(tensor.item())
 
 
@@ -151,17 +193,31 @@ def _batch_of(item: MicroBatch | Referenced) -> MicroBatch:
 
 
 def _forward(
-    iterator: Iterator[MicroBatch | Referenced], model: torch.nn.Module, finish: Finish, temperature: float
+    iterator: Iterator[MicroBatch | Referenced],
+    model: torch.nn.Module,
+    finish: Finish,
+    temperature: float,
+    num_vocabulary: int,
 ) -> tuple[torch.Tensor, Callable[[torch.Tensor], tuple[torch.Tensor, object]]]:
-    """One forward pass as Megatron's schedule calls it: the output, and the function that makes a loss of it."""
+    """One forward pass of a chunk as Megatron's schedule calls it: the output, and what makes a loss of the last one.
+
+    Log-probabilities are made of each tensor-parallel rank's own columns of the logits; none gathers all of them.
+    """
     item = next(iterator)
     batch = _batch_of(item)
     length = batch.token_ids_BS.shape[1]
     positions = torch.arange(length, device=batch.token_ids_BS.device).expand_as(batch.token_ids_BS)
     later = torch.ones(1, 1, length, length, dtype=torch.bool, device=batch.token_ids_BS.device).triu(1)
-    logits_BSV = model(batch.token_ids_BS, positions, later)
+    output = model(batch.token_ids_BS, positions, later)
+    if not get_attr_wrapped_model(model, "post_process"):
+        return output, partial(finish, item)
+    logits_BSV = output.float() / temperature
+    num_columns = logits_BSV.shape[-1]
+    num_tokens = max(0, num_vocabulary - parallel_state.get_tensor_model_parallel_rank() * num_columns)
+    if num_tokens < num_columns:
+        logits_BSV[..., num_tokens:] = float("-inf")
     nll_SB = vocab_parallel_cross_entropy(
-        (logits_BSV.float() / temperature).transpose(0, 1).contiguous(), batch.labels_BS.transpose(0, 1).contiguous()
+        logits_BSV.transpose(0, 1).contiguous(), batch.labels_BS.transpose(0, 1).contiguous()
     )
     return -nll_SB.transpose(0, 1), partial(finish, item)
 
