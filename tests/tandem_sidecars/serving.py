@@ -1,11 +1,12 @@
 """Real vLLM servers for tests: forked from one zygote, asked as the master asks them."""
 
 import asyncio
+import ctypes
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,8 +16,10 @@ import psutil
 from pydantic import BaseModel, JsonValue
 
 from tandem_checkpoint.process.environment import child_variables
+from tandem_checkpoint.process.parent import PR_SET_CHILD_SUBREAPER, adopt_orphans
 from tandem_checkpoint.process.server import Server
 from tandem_checkpoint.process.zygote import Zygote
+from tandem_checkpoint.settings import Settings
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.rollout import server_command
 from tandem_checkpoint.switch.strategies.choice import ZYGOTE_PROGRAM
@@ -194,6 +197,13 @@ async def running_engine(policy: Path, program: str = ZYGOTE_PROGRAM) -> AsyncIt
     """Start a zygote, which imports vLLM, and end it with all of its servers."""
     address = free_address()
     settings = settings_of(job_config(policy), policy.parent, address)
+    with adopting():
+        async with _zygote(settings, program) as zygote:
+            yield Engine(zygote, address)
+
+
+@asynccontextmanager
+async def _zygote(settings: Settings, program: str) -> AsyncIterator[Zygote]:
     zygote = await Zygote.start(
         [sys.executable, "-m", program, "--device", "cpu"],
         child_variables(settings)
@@ -202,9 +212,19 @@ async def running_engine(policy: Path, program: str = ZYGOTE_PROGRAM) -> AsyncIt
         deadline_seconds=ZYGOTE_SECONDS,
     )
     try:
-        yield Engine(zygote, address)
+        yield zygote
     finally:
         await zygote.kill()
+
+
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Have orphans fall to this process, as to a pod's engine: PID 1 takes a second to bury them."""
+    adopt_orphans()
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
 def checked(generation: Generation) -> Weights:

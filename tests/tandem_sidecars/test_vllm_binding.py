@@ -8,10 +8,14 @@ import torch
 from torch import nn
 
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.layouts.place import ServerPlace
+from tandem_checkpoint.layouts.server import server_layout
+from tandem_checkpoint.layouts.strip import LocalParameter, Strip
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest
 from tandem_checkpoint.segments.slices import RankParameter, rank_parameters
 from tandem_checkpoint.segments.store import SegmentError, map_for_writing
-from tandem_sidecars.vllm.binding import Fit, Segments, can_point, copy, fit, point
+from tandem_sidecars.vllm.binding import Fit, Segments, fit
+from tests.families.policies import FAMILIES, MIXTURES, write_policy
 from tests.tandem_sidecars.generations import Generation, write_generation
 from tests.tandem_sidecars.training import weights_in
 
@@ -47,7 +51,7 @@ def manifest_of(generation: Generation) -> Manifest:
 
 
 def fitted(policy: Path, generation: Generation, model: Model, rank: int = 0, num_ranks: int = 1) -> Fit:
-    return fit(model, manifest_of(generation), policy, Segments(), rank, num_ranks)
+    return fit(model, manifest_of(generation), policy, Segments(), ServerPlace(num_ranks, rank))
 
 
 def expected(policy: Path) -> torch.Tensor:
@@ -58,7 +62,7 @@ def expected(policy: Path) -> torch.Tensor:
 def test_a_copy_is_the_models_own(untied_policy: Path, generation: Generation) -> None:
     model = model_of(untied_policy, generation)
 
-    copy(fitted(untied_policy, generation, model).places)
+    fitted(untied_policy, generation, model).copy()
     with map_for_writing(generation.segment) as mapped:
         mapped[:] = bytes(len(mapped))
 
@@ -67,11 +71,11 @@ def test_a_copy_is_the_models_own(untied_policy: Path, generation: Generation) -
 
 def test_a_pointed_model_reads_the_segment_itself(untied_policy: Path, generation: Generation) -> None:
     model = model_of(untied_policy, generation)
-    places = fitted(untied_policy, generation, model).places
+    fitting = fitted(untied_policy, generation, model)
 
-    point(places)
+    fitting.point()
 
-    assert can_point(places)
+    assert fitting.can_point
     assert torch.equal(model.by_name[FUSED], expected(untied_policy))
     with map_for_writing(generation.segment) as mapped:
         mapped[:] = bytes(len(mapped))
@@ -80,9 +84,9 @@ def test_a_pointed_model_reads_the_segment_itself(untied_policy: Path, generatio
 
 def test_a_rank_gets_its_rows_of_each_tensor(untied_policy: Path, generation: Generation) -> None:
     model = model_of(untied_policy, generation, rank=1, num_ranks=2)
-    places = fitted(untied_policy, generation, model, rank=1, num_ranks=2).places
+    fitting = fitted(untied_policy, generation, model, rank=1, num_ranks=2)
 
-    copy(places)
+    fitting.copy()
 
     assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
 
@@ -96,7 +100,7 @@ def second_rows(policy: Path) -> torch.Tensor:
 def test_a_rank_reads_the_segment_itself_though_its_rows_lie_apart(untied_policy: Path, generation: Generation) -> None:
     model = model_of(untied_policy, generation, rank=1, num_ranks=2)
 
-    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+    fitted(untied_policy, generation, model, rank=1, num_ranks=2).point()
 
     assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
     assert torch.equal(model.by_name[CUT], weights_in(untied_policy)[CUT].chunk(2, dim=1)[1])
@@ -115,9 +119,9 @@ def second_biases(policy: Path) -> torch.Tensor:
 
 def test_a_model_that_reads_a_segment_fits_the_next_one(untied_policy: Path, generation: Generation) -> None:
     model = model_of(untied_policy, generation, rank=1, num_ranks=2)
-    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+    fitted(untied_policy, generation, model, rank=1, num_ranks=2).point()
 
-    point(fitted(untied_policy, generation, model, rank=1, num_ranks=2).places)
+    fitted(untied_policy, generation, model, rank=1, num_ranks=2).point()
 
     assert torch.equal(model.by_name[FUSED], second_rows(untied_policy))
 
@@ -201,3 +205,76 @@ def test_what_fits_tells_its_generation(untied_policy: Path, tmp_path: Path) -> 
     generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path, number=7)
 
     assert fitted(untied_policy, generation, model_of(untied_policy, generation)).generation == 7
+
+
+PLACES = {
+    "whole": ServerPlace(),
+    "cut": ServerPlace(num_tensor=2, tensor=1),
+    "dealt out": ServerPlace(num_tensor=2, tensor=1, has_expert_parallel=True),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_strip_of_every_family_gets_its_tensors_box(
+    families: dict[str, Generation], policy_of: dict[str, Path], family: str, place: str
+) -> None:
+    policy, generation = policy_of[family], families[family]
+    layout = server_layout(read_policy_config(policy), PLACES[place])
+    pointed, copied = blank(layout), blank(layout)
+
+    fit(pointed, manifest_of(generation), policy, Segments(), PLACES[place]).point()
+    fit(copied, manifest_of(generation), policy, Segments(), PLACES[place]).copy()
+
+    assert odd_strips(layout, pointed, policy) == []
+    assert odd_strips(layout, copied, policy) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("family", MIXTURES)
+def test_projections_back_of_all_experts_are_read_where_they_lie(
+    families: dict[str, Generation], policy_of: dict[str, Path], family: str, place: str
+) -> None:
+    policy, generation = policy_of[family], families[family]
+    model = blank(server_layout(read_policy_config(policy), PLACES[place]))
+
+    fit(model, manifest_of(generation), policy, Segments(), PLACES[place]).point()
+    with map_for_writing(generation.segment) as mapped:
+        before = mapped[:]
+        mapped[:] = bytes(len(mapped))
+        down = [tensor.clone() for name, tensor in model.by_name.items() if name.endswith("w2_weight")]
+        mapped[:] = before
+
+    assert down
+    assert not any(tensor.any() for tensor in down)
+
+
+def blank(layout: tuple[LocalParameter, ...]) -> Model:
+    """Return a model of a rank that holds nothing yet."""
+    return Model(tuple(RankParameter(item.name, item.shape, (), item.dtype or "float32") for item in layout))
+
+
+def odd_strips(layout: tuple[LocalParameter, ...], model: Model, policy: Path) -> list[Strip]:
+    """Return strips that do not hold what the policy's folder has there."""
+    tensors = weights_in(policy)
+    return [
+        strip
+        for item in layout
+        for strip in item.strips
+        if not torch.equal(model.by_name[item.name][strip.in_parameter], tensors[strip.tensor][strip.in_tensor])
+    ]
+
+
+@pytest.fixture(scope="module")
+def policy_of(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("families")
+    return {family: write_policy(folder / family, family, vocab_size=70) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def families(policy_of: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Generation]:
+    """A generation of each family, of its folder's weights."""
+    folder = tmp_path_factory.mktemp("segments")
+    return {
+        family: write_generation(policy, weights_in(policy), folder / family) for family, policy in policy_of.items()
+    }

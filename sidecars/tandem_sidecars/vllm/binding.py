@@ -1,11 +1,13 @@
 """Putting a generation into a model: compare everything first, then point to the segment or copy from it.
 
 vLLM may repack weights after loading them and leave empty tensors behind (on a CPU: oneDNN). Writing into such a model
-fails halfway, with some weights new and others old. So every parameter is compared before the first byte is written.
+fails halfway, with some weights new and others old. So every parameter is compared before the first byte is written,
+and what vLLM derives from weights is made anew after the last.
 """
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -13,19 +15,24 @@ import torch
 from torch import nn
 
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.layouts.place import ServerPlace
 from tandem_checkpoint.segments.extents import Extent, can_map, map_extents
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest
 from tandem_checkpoint.segments.slices import Box, RankParameter, rank_parameters
 from tandem_checkpoint.segments.store import map_for_reading
+from tandem_sidecars.vllm.derived import Derived, derived_parameters, remake
 
 Parameters = Mapping[str, torch.Tensor]
-Sources = tuple[tuple[int, torch.Tensor], ...]
+Index = tuple[int | slice, ...]
+Sources = tuple[tuple[Index, torch.Tensor], ...]
+MAX_EXTENTS = 256
+"""A parameter of more pieces is copied: the kernel lets a process have 65530 mappings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One parameter of the model, and what it shall hold: views of the segment, each with the row it goes to."""
+    """One parameter of the model, and what it shall hold: views of the segment, each with the part it goes to."""
 
     parameter: torch.Tensor
     sources: Sources
@@ -37,6 +44,22 @@ class Fit:
 
     generation: int
     places: tuple[Place, ...]
+    derived: tuple[Derived, ...] = ()
+
+    @property
+    def can_point(self) -> bool:
+        """Whether the model can read the segment itself: it lives on the CPU."""
+        return all(place.parameter.device.type == "cpu" for place in self.places)
+
+    def point(self) -> None:
+        """Point each parameter to its place in the segment; only what lies there in several is copied."""
+        point(self.places)
+        remake(self.derived, points=True)
+
+    def copy(self) -> None:
+        """Copy each parameter from its place in the segment into the memory that it has."""
+        copy(self.places)
+        remake(self.derived, points=False)
 
 
 class Segments:
@@ -77,13 +100,14 @@ class Segments:
 
 
 def fit(
-    model: nn.Module, manifest: Manifest, policy: Path, segments: Segments, rank: int = 0, num_ranks: int = 1
+    model: nn.Module, manifest: Manifest, policy: Path, segments: Segments, place: ServerPlace | None = None
 ) -> Fit:
-    """Return where each parameter of a tensor-parallel rank's model comes from; write nothing.
+    """Return where each parameter of a rank's model comes from; write nothing.
 
     Raises: BrokenSegment where a name, a shape, a number format or a size differs, or where the model's own memory is
     not there. SegmentError where the segment is missing.
     """
+    place = place or ServerPlace()
     config = read_policy_config(policy)
     layout = segment_layout(config, manifest.dtype)
     registered = {item.name: (item.shape, item.offset_bytes) for item in manifest.parameters}
@@ -95,21 +119,24 @@ def fit(
                 f"{name} is {expected[name][0]} at byte {expected[name][1]} for the server's policy, "
                 f"{shape} at byte {offset_bytes} in the segment"
             )
-    wanted = rank_parameters(layout, config, rank, num_ranks)
-    parameters = dict(model.named_parameters())
-    compare(parameters, wanted, getattr(torch, manifest.dtype))
+    wanted = rank_parameters(
+        layout, config, place.tensor, place.num_tensor, has_expert_parallel=place.has_expert_parallel
+    )
+    parameters, derived = dict(model.named_parameters()), derived_parameters(model)
+    made = {item.name for item in derived}
+    compare({name: item for name, item in parameters.items() if name not in made}, wanted)
     path = Path(manifest.segment)
     num_bytes = segments.bytes_of(path).numel()
     if num_bytes < layout.num_bytes:
         raise BrokenSegment(f"{manifest.segment} has {num_bytes} bytes instead of {layout.num_bytes}")
-    return Fit(manifest.generation, places(parameters, wanted, segments, path))
+    return Fit(manifest.generation, places(parameters, wanted, segments, path), derived)
 
 
-def compare(parameters: Parameters, wanted: Sequence[RankParameter], dtype: torch.dtype) -> None:
+def compare(parameters: Parameters, wanted: Sequence[RankParameter]) -> None:
     """Raise BrokenSegment unless each parameter is there in its shape and format, with memory for all of it."""
     _compare_names({item.name for item in wanted}, parameters.keys())
     for item in wanted:
-        target = parameters[item.name]
+        target, dtype = parameters[item.name], getattr(torch, item.dtype)
         if tuple(target.shape) != item.shape or target.dtype is not dtype:
             raise BrokenSegment(
                 f"{item.name} is {tuple(target.shape)} {target.dtype} in the server, "
@@ -123,21 +150,7 @@ def places(
     parameters: Parameters, wanted: Sequence[RankParameter], segments: Segments, path: Path
 ) -> tuple[Place, ...]:
     """Return the place of each parameter in a segment. Errors: as for `Segments`."""
-    whole, placed = segments.bytes_of(path), []
-    for item in wanted:
-        parameter = parameters[item.name]
-        extents = _extents(item, parameter.dtype)
-        if extents:
-            sources: Sources = ((0, segments.joined(path, extents).view(parameter.dtype).view(item.shape)),)
-        else:
-            sources = tuple((box.into_row, _view(whole, box, parameter.dtype)) for box in item.boxes)
-        placed.append(Place(parameter, sources))
-    return tuple(placed)
-
-
-def can_point(items: Sequence[Place]) -> bool:
-    """Tell whether the model can read the segment itself: it lives on the CPU."""
-    return all(place.parameter.device.type == "cpu" for place in items)
+    return tuple(Place(parameters[item.name], _sources(item, segments, path)) for item in wanted)
 
 
 def point(items: Sequence[Place]) -> None:
@@ -153,13 +166,40 @@ def copy(items: Sequence[Place]) -> None:
     """Copy each parameter from its place in the segment into the memory that it has."""
     with torch.no_grad():
         for place in items:
-            for into_row, source in place.sources:
-                place.parameter[into_row : into_row + source.shape[0]].copy_(source, non_blocking=True)
+            for into, source in place.sources:
+                place.parameter[into].copy_(source, non_blocking=True)
+
+
+def _sources(wanted: RankParameter, segments: Segments, path: Path) -> Sources:
+    """Return what a parameter holds: one view of the segment wherever that can be, else one of each box."""
+    whole, dtype = segments.bytes_of(path), getattr(torch, wanted.dtype)
+    view = _even_view(whole, wanted, dtype)
+    if view is not None:
+        return (((), view),)
+    extents = _extents(wanted, dtype)
+    if extents:
+        return (((), segments.joined(path, extents).view(dtype).view(wanted.shape)),)
+    return tuple((box.in_parameter, _view(whole, box, dtype)) for box in wanted.boxes)
+
+
+def _even_view(segment: torch.Tensor, wanted: RankParameter, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the view of a parameter that is one box, or the same box of experts that lie evenly; None: it is not."""
+    boxes, first = wanted.boxes, wanted.boxes[0]
+    view = _view(segment, first, dtype)
+    if len(boxes) == 1:
+        return view.view(wanted.shape)
+    steps = {other.offset_bytes - one.offset_bytes for one, other in pairwise(boxes)}
+    corners = {(box.shape, box.start, box.stop) for box in boxes}
+    if len(boxes) != wanted.shape[0] or len(first.into) == len(first.shape) or len(steps) > 1 or len(corners) > 1:
+        return None
+    step = steps.pop() // dtype.itemsize
+    plain = segment[: segment.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
+    return plain.as_strided(wanted.shape, (step, *view.stride()), view.storage_offset())
 
 
 def _extents(wanted: RankParameter, dtype: torch.dtype) -> tuple[Extent, ...]:
     """Return what to map end to end for a parameter of several boxes; nothing where that cannot be done."""
-    if len(wanted.boxes) == 1 or not all(box.is_whole_rows for box in wanted.boxes):
+    if len(wanted.boxes) > MAX_EXTENTS or not all(box.is_whole_rows for box in wanted.boxes):
         return ()
     extents = tuple(box.extent(dtype.itemsize) for box in wanted.boxes)
     return extents if can_map(extents) else ()
@@ -173,7 +213,9 @@ def _compare_names(wanted: Set[str], found: Set[str]) -> None:
 
 def _is_row_major(parameter: torch.Tensor) -> bool:
     """Tell whether rows follow each other, each without a gap; one that reads a segment may skip columns there."""
-    return parameter.dim() < 2 or (parameter.stride(-1) == 1 and parameter.stride(0) >= parameter.shape[1])
+    lengths, strides = parameter.shape, parameter.stride()
+    apart = zip(strides, lengths[1:], strides[1:], strict=False)
+    return parameter.dim() < 2 or (strides[-1] == 1 and all(stride >= length * step for stride, length, step in apart))
 
 
 def _view(segment: torch.Tensor, box: Box, dtype: torch.dtype) -> torch.Tensor:

@@ -4,6 +4,18 @@ A name that a version of vLLM does not have costs nothing but a warning; one tha
 import.
 """
 
+DENSE_MODELS = (
+    ("vllm.model_executor.models.llama", "LlamaForCausalLM"),
+    ("vllm.model_executor.models.qwen2", "Qwen2ForCausalLM"),
+    ("vllm.model_executor.models.qwen3", "Qwen3ForCausalLM"),
+)
+"""Where vLLM has the classes of supported families."""
+MIXTURES = (
+    ("vllm.model_executor.models.mixtral", "MixtralForCausalLM"),
+    ("vllm.model_executor.models.qwen3_moe", "Qwen3MoeForCausalLM"),
+    ("vllm.model_executor.models.deepseek_v2", "DeepseekV3ForCausalLM"),
+)
+"""Those with experts. With CUDA they are left to each server: their kernels' packages may ask the device at import."""
 COMMON = (
     "fastapi.staticfiles",
     "model_hosting_container_standards.sagemaker",
@@ -48,7 +60,6 @@ COMMON = (
     "vllm.entrypoints.serve.utils.sse_keep_alive",
     "vllm.distributed.elastic_ep.elastic_execute",
     "vllm.model_executor.layers.quantization.online.base",
-    "vllm.model_executor.models.qwen2",
     "vllm.model_executor.models.registry",
     "vllm.renderers.hf",
     "vllm.tokenizers",
@@ -67,9 +78,13 @@ COMMON = (
     "vllm.v1.structured_output",
 )
 CPU = (
+    "vllm.model_executor.layers.fused_moe.router.bf16x3_router_gemm_rocm",
     "vllm.triton_utils.dispatcher",
     "vllm.utils.cpu_triton_utils",
     "vllm.v1.attention.backends.cpu_attn",
+    "vllm.v1.attention.backends.mla.cpu_mla",
+    "vllm.v1.attention.backends.mla.prefill.cpu_sdpa",
+    "vllm.v1.attention.backends.mla.prefill.zen_cpu_sdpa",
     "vllm.v1.worker.cpu_model_runner",
     "vllm.v1.worker.cpu_worker",
 )

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 
 from tandem_sidecars.vllm import modules
 
@@ -58,7 +59,7 @@ def preload(device: str) -> None:
             logger.warning("%s is not preloaded, each server imports it anew: %s", name, error)
     import tandem_sidecars.vllm.server  # noqa: F401 - registers the loader and the weight transfer
 
-    _register_model_classes()
+    _register_model_classes((*modules.DENSE_MODELS, *modules.MIXTURES) if device == "cpu" else modules.DENSE_MODELS)
     _configure_logging()
     _fork_workers()
     _end_with_a_worker()
@@ -66,16 +67,17 @@ def preload(device: str) -> None:
     _hash_configurations_once()
     if device == "cpu":
         _keep_plain_weights()
+        _keep_plain_experts()
         _override_kernels_once()
         _list_processors_once()
 
 
-def _register_model_classes() -> None:
-    """Name the classes of the supported families: vLLM asks a new process about a class that it has not seen."""
-    from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+def _register_model_classes(classes: Sequence[tuple[str, str]]) -> None:
+    """Name the classes of supported families: vLLM asks a new process about a class that it has not seen."""
     from vllm.model_executor.models.registry import ModelRegistry
 
-    ModelRegistry.register_model("Qwen2ForCausalLM", Qwen2ForCausalLM)
+    for module, name in classes:
+        ModelRegistry.register_model(name, getattr(importlib.import_module(module), name))
 
 
 def _configure_logging() -> None:
@@ -117,10 +119,26 @@ def _hash_configurations_once() -> None:
 
 
 def _keep_plain_weights() -> None:
-    """Turn oneDNN's prepacking off: it would repack each linear weight and drop the bound original."""
+    """Turn prepacking off, oneDNN's and that for AMX: either repacks linear weights and drops the bound original."""
     import vllm._custom_ops
+    import vllm.model_executor.layers.utils
 
     vllm._custom_ops._supports_onednn = False
+    vllm.model_executor.layers.utils.check_cpu_sgl_kernel = lambda *_: False
+
+
+def _keep_plain_experts() -> None:
+    """Have experts computed from their weights as they are; vLLM's own kernels for CPUs repack them."""
+    from vllm.model_executor.layers.fused_moe.oracle import unquantized
+
+    from tandem_sidecars.vllm.experts import PlainExperts
+
+    choose = unquantized.backend_to_kernel_cls
+
+    def backend_to_kernel_cls(backend: unquantized.UnquantizedMoeBackend) -> list[type]:
+        return [PlainExperts] if backend is unquantized.UnquantizedMoeBackend.CPU else choose(backend)
+
+    unquantized.backend_to_kernel_cls = backend_to_kernel_cls
 
 
 def _override_kernels_once() -> None:

@@ -4,6 +4,7 @@ Arguments, vLLM's configuration, the policy's own, tokenizer, chat template and 
 on a device.
 """
 
+import copy
 import gc
 import logging
 import os
@@ -11,16 +12,20 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.serve.utils.fingerprint import get_system_fingerprint
+from vllm.platforms import current_platform
 from vllm.renderers import BaseRenderer, renderer_from_config
 from vllm.tasks import SupportedTask
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
+from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
 from tandem_sidecars.vllm.arguments import parse
 
 logger = logging.getLogger(__name__)
@@ -49,12 +54,31 @@ def make_recipe(words: Sequence[str]) -> Recipe:
     """Work out everything. Errors: whatever vLLM raises where it does not like a word, SystemExit included."""
     arguments = parse(words)
     engine_arguments = AsyncEngineArgs.from_cli_args(arguments)
+    _prefer_plain_weights(engine_arguments, read_policy_config(Path(arguments.model)))
     with _noted_environment() as variables:
         config = engine_arguments.create_engine_config(USAGE)
     app = build_app(arguments, TASKS, config.model_config)
     # It fills vLLM's caches of tokenizers and chat templates too, and starts no thread before it is asked something.
     renderer = renderer_from_config(config)
     return Recipe(arguments, engine_arguments, config, variables, app, renderer)
+
+
+def _prefer_plain_weights(engine_arguments: AsyncEngineArgs, policy: PolicyConfig) -> None:
+    """Choose kernels that read weights as they are loaded, and answer right, where the command line leaves it open.
+
+    On a CPU vLLM's rotary kernel takes the strides of latent queries for others, and is wrong by nats; its attention
+    for AMX packs kv_b_proj and frees it. On a GPU all kernels for experts but Triton's may shuffle their weights.
+    """
+    is_cpu = current_platform.is_cpu()
+    if is_cpu and policy.kv_lora_rank:
+        compilation = copy.deepcopy(engine_arguments.compilation_config)
+        if not {"all", "none"} & set(compilation.custom_ops):
+            compilation.custom_ops = ["none", *compilation.custom_ops]
+        engine_arguments.compilation_config = compilation
+        if engine_arguments.attention_backend is None and engine_arguments.attention_config.backend is None:
+            engine_arguments.attention_backend = AttentionBackendEnum.CPU_MLA
+    if not is_cpu and policy.num_experts and engine_arguments.moe_backend == "auto":
+        engine_arguments.moe_backend = "triton"
 
 
 class Recipes:

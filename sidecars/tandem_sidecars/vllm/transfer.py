@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -20,7 +19,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest
 from tandem_checkpoint.segments.store import SegmentError
-from tandem_sidecars.vllm.binding import Fit, Segments, can_point, copy, fit, point
+from tandem_sidecars.vllm.binding import Fit, Segments, fit
+from tandem_sidecars.vllm.loader import MISFIT, place_of
 
 BACKEND = "tandem_segment"
 _segments = Segments()
@@ -56,9 +56,11 @@ class SegmentTransfer(WeightTransferEngine[NoInit, Update]):  # type: ignore[mis
         self.fitting = None
         if keeps_copy and self.reads_segment:
             raise BrokenSegment("the server reads a segment itself; it cannot be told to keep a copy from now on")
-        ranks = self.parallel_config.tensor_parallel_size
-        policy = Path(self.model_config.model)
-        self.fitting = fit(self.model, manifest, policy, _segments, get_tensor_model_parallel_rank(), ranks)
+        odd = getattr(self.model, MISFIT, None)
+        if odd:
+            raise BrokenSegment(f"{odd}; this build of vLLM cannot serve the policy from a segment")
+        place = place_of(self.parallel_config)
+        self.fitting = fit(self.model, manifest, Path(self.model_config.model), _segments, place)
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
         """Nothing to connect."""
@@ -71,14 +73,14 @@ class SegmentTransfer(WeightTransferEngine[NoInit, Update]):  # type: ignore[mis
         fitting, self.fitting = self.fitting, None
         if fitting is None or fitting.generation != update_info.generation:
             raise BrokenSegment(f"generation {update_info.generation} was not compared with the model")
-        self.reads_segment = not update_info.keeps_copy and can_point(fitting.places)
+        self.reads_segment = not update_info.keeps_copy and fitting.can_point
         if self.reads_segment:
-            point(fitting.places)
+            fitting.point()
         else:
-            copy(fitting.places)
+            fitting.copy()
 
     def finish_weight_update(self) -> None:
-        """Nothing to repack."""
+        """Nothing to do: what vLLM derives from weights was made anew with them."""
 
     def shutdown(self) -> None:
         """Nothing to release."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tandem_sidecars.vllm import __main__, transfer
+from tandem_sidecars.vllm import __main__, binding
 from tandem_sidecars.vllm.binding import Place, copy
 
 _num_copies = 0
@@ -19,5 +19,5 @@ def _copy_half(items: Sequence[Place]) -> None:
 
 
 if __name__ == "__main__":
-    setattr(transfer, "copy", _copy_half)  # noqa: B010 - a name of theirs, not meant to be set
+    setattr(binding, "copy", _copy_half)  # noqa: B010 - a name of theirs, not meant to be set
     __main__.main()
