@@ -33,6 +33,7 @@ check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
 test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
 	@timeout $(CONTROL_PLANE_SECONDS) $(MAKE) --no-print-directory control-plane || \
 	  echo "no control plane here: the tests that need it are skipped and say why"
+	@tools/mooncake/packages.sh || echo "no Mooncake here: the tests that need it are skipped and say why"
 	@tools/spin/packages.sh || echo "no spin here: the tests that check the model of the switch are skipped and say why"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 import click
@@ -17,6 +18,7 @@ from tandem_checkpoint.architectures import UnsupportedArchitecture
 from tandem_checkpoint.architectures.config import PolicyFolderError
 from tandem_checkpoint.architectures.split import SplitRefused
 from tandem_checkpoint.devices import choose_devices
+from tandem_checkpoint.disk.policy_check import check_policy
 from tandem_checkpoint.gpu_token import GpuToken, TokenTimeout
 from tandem_checkpoint.http import build_app, serve
 from tandem_checkpoint.metrics import EngineMetrics
@@ -26,7 +28,7 @@ from tandem_checkpoint.registry.errors import RegistryError
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.mirror import mirrored
 from tandem_checkpoint.segments.store import SegmentError
-from tandem_checkpoint.settings import Settings, SettingsError
+from tandem_checkpoint.settings import Settings, SettingsError, is_loopback
 from tandem_checkpoint.switch.member import Member, MemberEnded
 from tandem_checkpoint.switch.rollout import RolloutSide
 from tandem_checkpoint.switch.side import Surroundings
@@ -34,6 +36,7 @@ from tandem_checkpoint.switch.strategies.choice import check_strategy
 from tandem_checkpoint.switch.strategies.sleep import SleepRefused
 from tandem_checkpoint.switch.train import TrainSide
 from tandem_checkpoint.transfer.fetch import FetchFailed
+from tandem_checkpoint.transfer.mooncake import Lender, MooncakeMissing, Session, open_session
 
 logger = logging.getLogger("tandem_checkpoint")
 
@@ -92,12 +95,14 @@ async def _supervised(role: Role) -> int:
 async def _run(role: Role) -> None:
     settings = Settings.from_environment()
     check_strategy(settings)
+    if role == "train":
+        await asyncio.to_thread(check_policy, Path(settings.config.spec.policy.model.path))
     token = GpuToken(settings.shared / TOKEN_FILE, choose_devices(settings.config.device))
     async with (
         connect(settings.etcd, settings.etcd_credentials) as registry,
         mirrored(registry, settings.keys.prefix) as mirror,
     ):
-        around = Surroundings(settings, registry, mirror, metrics=EngineMetrics())
+        around = Surroundings(settings, registry, mirror, metrics=EngineMetrics(), mooncake=open_mooncake(settings))
         side = TrainSide(around, token) if role == "train" else RolloutSide(around, token)
         member = Member(side, around)
         port = ENGINE_PORT_TRAIN if role == "train" else ENGINE_PORT_ROLLOUT
@@ -124,7 +129,24 @@ def _api(member: Member, side: TrainSide | RolloutSide, around: Surroundings) ->
         publisher=trainer,
         fetcher=side if isinstance(side, RolloutSide) and side.exports is not None else None,
         metrics=around.metrics.rendered,
+        lender=Lender(around.mooncake) if around.mooncake else None,
     )
+
+
+def open_mooncake(settings: Settings) -> Session | None:
+    """Return what reads weights one-sidedly, where the container asks for it and it can be had; else say why not."""
+    if not settings.wants_mooncake:
+        return None
+    if is_loopback(settings.address):
+        logger.warning("Mooncake would listen on every address of this machine: weights cross pods by plain HTTP")
+        return None
+    try:
+        session = open_session(settings.address)
+    except MooncakeMissing as error:
+        logger.warning("Mooncake cannot be used: %s; weights cross pods by plain HTTP", error)
+        return None
+    logger.info("weights cross pods by Mooncake over %s, at %s", session.protocol, session.name)
+    return session
 
 
 def _leaves(group: BaseExceptionGroup[BaseException] | None) -> list[BaseException]:

@@ -83,7 +83,8 @@ def _nvml() -> Iterator[Any]:
 
 
 def _use_of(nvml: Any, handle: Any) -> DeviceUse:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)  # the first version counts the driver's own
+    # The first version of this answer counts what the driver keeps for itself as in use.
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     return DeviceUse(
         name=f"GPU {nvml.nvmlDeviceGetIndex(handle)}",

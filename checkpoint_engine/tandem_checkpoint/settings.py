@@ -1,6 +1,7 @@
 """What an engine is told by its container: environment variables, parsed once."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,9 @@ DEVICE_VARIABLE = "TANDEM_DEVICE"
 """Overrides the device of the job's configuration, where a claim gives something else than CUDA devices."""
 TOKEN_VARIABLE = "TANDEM_TOKEN_FILE"
 DEVICES = ("cpu", "cuda")
+TRANSPORT_VARIABLE = "TANDEM_WEIGHTS_TRANSPORT"
+"""How pods get each other's weights: `http`, or `mooncake` where it can be loaded."""
+TRANSPORTS = ("http", "mooncake")
 
 
 class SettingsError(Exception):
@@ -44,6 +48,8 @@ class Settings:
     """Certificates of the job's HTTP APIs; None: they are spoken to in the clear."""
     etcd_credentials: EtcdCredentials = NOBODY
     """Who we are to etcd."""
+    wants_mooncake: bool = False
+    """Whether weights shall cross pods by one-sided reads. Mooncake's ports ask nobody who they are."""
 
     @property
     def scheme(self) -> Scheme:
@@ -84,6 +90,7 @@ class Settings:
             attempt=int(attempt) if (attempt := os.environ.get("TANDEM_ATTEMPT", "")).isdecimal() else 0,
             tls=tls,
             etcd_credentials=credentials,
+            wants_mooncake=wants_mooncake(os.environ, is_private=tls is not None),
         )
 
 
@@ -112,6 +119,21 @@ def require_token(address: str, token: str) -> None:
         raise SettingsError(
             f"{TOKEN_VARIABLE}: holds no token, but others reach {address}; mount the job's Secret there"
         )
+
+
+def wants_mooncake(environment: Mapping[str, str], *, is_private: bool) -> bool:
+    """Tell whether weights shall cross pods by Mooncake; SettingsError where they would then be sent in the clear.
+
+    `is_private`: whether the job's APIs speak TLS.
+    """
+    transport = environment.get(TRANSPORT_VARIABLE, "http")
+    if transport not in TRANSPORTS:
+        raise SettingsError(f"{TRANSPORT_VARIABLE}: is {transport!r}; use {' or '.join(TRANSPORTS)}, or leave it unset")
+    if transport == "mooncake" and is_private:
+        raise SettingsError(
+            f"{TRANSPORT_VARIABLE}: Mooncake sends weights in the clear, and this job's APIs speak TLS; leave it unset"
+        )
+    return transport == "mooncake"
 
 
 def _token(address: str) -> str:

@@ -34,7 +34,7 @@ class Driver:
     def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802 - NVML's name
         return f"GPU-{'ab'[handle]}123"
 
-    nvmlMemory_v2 = 2
+    nvmlMemory_v2 = 2  # noqa: N815 - NVML's name
 
     def nvmlDeviceGetMemoryInfo(self, handle: int, version: int) -> SimpleNamespace:  # noqa: N802 - NVML's name
         reserved = 0 if version == self.nvmlMemory_v2 else GIBIBYTE

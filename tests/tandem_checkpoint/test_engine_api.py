@@ -279,6 +279,7 @@ async def test_the_document_names_every_route(bare: httpx.AsyncClient) -> None:
         "GET /v1/phase",
         "GET /v1/weights",
         "GET /v1/weights/{generation}",
+        "GET /v1/weights/{generation}/address",
         "GET /v1/weights/{generation}/segment",
         "POST /v1/weights/{generation}/publish",
         "POST /v1/weights/{generation}/fetch",

@@ -170,7 +170,7 @@ async def test_a_take_that_is_given_up_over_full_devices_gives_the_token_back(pa
 
 
 async def test_each_process_on_a_device_may_keep_its_context(path: Path) -> None:
-    token = GpuToken(path, Readings(3_500, processes=2))
+    token = GpuToken(path, Readings(6_000, processes=2))
 
     await token.acquire(SOON)
 
@@ -182,7 +182,7 @@ async def test_what_sleeping_servers_keep_does_not_stop_those_who_take_it_after_
 ) -> None:
     await token.acquire(SOON)
     token.release(kept_bytes=3_000 << 20)
-    trainer, server = GpuToken(path, Readings(3_500)), GpuToken(path, Readings(3_500))
+    trainer, server = GpuToken(path, Readings(6_000)), GpuToken(path, Readings(6_000))
 
     await trainer.acquire(SOON)
     trainer.release()
@@ -192,7 +192,7 @@ async def test_what_sleeping_servers_keep_does_not_stop_those_who_take_it_after_
     server.close()
 
 
-@pytest.mark.parametrize(("kept_mebibytes", "used_mebibytes"), [(3_000, 6_000), (0, 3_500)])
+@pytest.mark.parametrize(("kept_mebibytes", "used_mebibytes"), [(3_000, 8_000), (0, 5_000)])
 async def test_more_than_they_keep_does(
     path: Path, token: GpuToken, monkeypatch: pytest.MonkeyPatch, kept_mebibytes: int, used_mebibytes: int
 ) -> None:

@@ -22,11 +22,22 @@ from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.rollout import RolloutSide
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.switch.supply import OtherPods, OwnPod
+from tandem_checkpoint.transfer import exports
 from tandem_checkpoint.transfer.fetch import FetchFailed
+from tandem_checkpoint.transfer.mooncake import Session
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.jobs import POD, job_config, settings_of
 from tests.tandem_checkpoint.policies import write_config
-from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, PORT, Pod, content, exporting_pod, spoil
+from tests.tandem_checkpoint.transfer.pods import (
+    GENERATION,
+    LAYOUT,
+    PORT,
+    Pod,
+    content,
+    exporting_pod,
+    mooncake_session,
+    spoil,
+)
 
 ROLLOUT_POD = "toy-rollout-0"
 SOON = 10.0
@@ -52,7 +63,7 @@ class Scene:
     mirror: Mirror
 
     def around(self, pod: str) -> Surroundings:
-        return Surroundings(settings(self.folder, pod), self.registry, self.mirror, 1, "incarnation")
+        return Surroundings(settings(self.folder, pod), self.registry, self.mirror, 0, "incarnation")
 
     async def register(self, *, is_published: bool = True) -> None:
         """Write what a trainer and the master write once a generation is there."""
@@ -70,9 +81,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def staged(folder: Path) -> AsyncIterator[Scene]:
+async def staged(folder: Path, session: Session | None = None) -> AsyncIterator[Scene]:
     registry = FakeRegistry()
-    async with exporting_pod(folder, POD) as exporter, mirrored(registry, "/tandem/v1/default/toy/") as mirror:
+    async with (
+        exporting_pod(folder, POD, session=session) as exporter,
+        mirrored(registry, "/tandem/v1/default/toy/") as mirror,
+    ):
         yield Scene(registry, exporter, folder, mirror)
 
 
@@ -93,6 +107,19 @@ async def test_a_rollout_only_pod_has_the_generation_in_a_segment_of_its_own(sce
     assert content(scene.folder / ROLLOUT_POD) == content(scene.exporter.folder)
     verify(content(scene.folder / ROLLOUT_POD), manifest.pieces)
     assert [(span.stage, span.waits) for span in stopwatch.spans] == [("published", True), ("fetch", False)]
+
+
+async def test_with_mooncake_the_bytes_come_one_sidedly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MOST_STREAMS", 0)
+    async with staged(tmp_path, mooncake_session("lends")) as scene:
+        await scene.register()
+        around = replace(scene.around(ROLLOUT_POD), mooncake=mooncake_session("reads"))
+        supply = OtherPods(around, LAYOUT)
+        await supply.reserve()
+
+        await supply.gather(word(), Stopwatch())
+
+        assert content(scene.folder / ROLLOUT_POD) == content(scene.exporter.folder)
 
 
 async def test_a_server_beside_its_trainer_binds_the_trainers_segment(scene: Scene) -> None:

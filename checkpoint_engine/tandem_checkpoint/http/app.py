@@ -9,7 +9,15 @@ from fastapi.security import HTTPBearer
 from tandem_api.engine import ProblemDetails
 from tandem_api.registry import MemberStatus
 from tandem_checkpoint.http.auth import DOCUMENTS, HEALTH, BearerGuard
-from tandem_checkpoint.http.capabilities import Capabilities, Fetcher, PhaseTeller, Publisher, Trainer, WeightStore
+from tandem_checkpoint.http.capabilities import (
+    Capabilities,
+    Fetcher,
+    Lender,
+    PhaseTeller,
+    Publisher,
+    Trainer,
+    WeightStore,
+)
 from tandem_checkpoint.http.problems import Unauthorized, install_handlers, refusals
 from tandem_checkpoint.http.routes import health, metrics, status, training, weights
 from tandem_checkpoint.settings import is_loopback, require_token
@@ -43,13 +51,14 @@ def build_app(
     publisher: Publisher | None = None,
     fetcher: Fetcher | None = None,
     metrics: Callable[[], bytes] | None = None,
+    lender: Lender | None = None,
 ) -> FastAPI:
     """Return the API of one member that will listen on `address`; what is None answers 404.
 
     Without a token nothing asks for one, which SettingsError allows on loopback only.
     """
     require_token(address, token)
-    offered = Capabilities(status, trainer, weights, phase, publisher, fetcher, metrics)
+    offered = Capabilities(status, trainer, weights, phase, publisher, fetcher, metrics, lender)
     app = EngineApi(title="tandem-engine", version="1", description=DESCRIPTION)
     install_handlers(app)
     _add_routes(app, offered)

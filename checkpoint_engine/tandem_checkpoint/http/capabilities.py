@@ -10,6 +10,7 @@ from tandem_api.engine import (
     PublishedWeights,
     SaveRequest,
     SaveResponse,
+    SegmentAddress,
     TrainRequest,
     TrainResponse,
     VerifiedWeights,
@@ -18,7 +19,17 @@ from tandem_api.registry import MemberStatus
 from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.transfer.exports import Held
 
-__all__ = ["Capabilities", "Conflict", "Fetcher", "NotOffered", "PhaseTeller", "Publisher", "Trainer", "WeightStore"]
+__all__ = [
+    "Capabilities",
+    "Conflict",
+    "Fetcher",
+    "Lender",
+    "NotOffered",
+    "PhaseTeller",
+    "Publisher",
+    "Trainer",
+    "WeightStore",
+]
 
 
 class NotOffered(Exception):  # noqa: N818 - what has happened, not whose mistake it is
@@ -75,6 +86,14 @@ class WeightStore(Protocol):
         ...
 
 
+class Lender(Protocol):
+    """Lets other pods read this pod's segments one-sidedly; see tandem_checkpoint.transfer.mooncake.Lender."""
+
+    def address(self, held: Held) -> SegmentAddress:
+        """Return where a generation's bytes lie. Errors: MooncakeMissing, SegmentError."""
+        ...
+
+
 class PhaseTeller(Protocol):
     """Knows what the member is in the middle of."""
 
@@ -94,3 +113,4 @@ class Capabilities:
     fetcher: Fetcher | None = None
     metrics: Callable[[], bytes] | None = None
     """Prometheus' text format."""
+    lender: Lender | None = None

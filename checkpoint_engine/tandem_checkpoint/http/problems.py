@@ -20,7 +20,7 @@ from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.side import GenerationLost
 from tandem_checkpoint.switch.train import WrongPhase
 from tandem_checkpoint.transfer.byte_range import BadRange
-from tandem_checkpoint.transfer.exports import NotHeld
+from tandem_checkpoint.transfer.exports import AllStreamsTaken, NotHeld
 from tandem_checkpoint.transfer.fetch import FetchFailed
 
 Responses = dict[int | str, dict[str, Any]]
@@ -66,6 +66,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     RequestValidationError: Kind(422, "invalid-request", "The request cannot be read"),
     BrokenSegment: Kind(500, "broken-segment", "The bytes are not those that were registered"),
     FetchFailed: Kind(502, "fetch-failed", "No pod has given the bytes"),
+    AllStreamsTaken: Kind(503, "streams-taken", "As many others as may are reading"),
     ChildGone: Kind(503, "process-ended", "A process of this member has ended"),
     RegistryError: Kind(503, "registry", "The registry cannot be used now"),
     TimeoutError: Kind(504, "deadline", "It took too long"),

@@ -12,6 +12,7 @@ from tandem_checkpoint.registry.store import Registry
 from tandem_checkpoint.settings import Settings
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.protocol import Action
+from tandem_checkpoint.transfer.mooncake import Session
 
 Act = Callable[[Desired, Stopwatch], Awaitable[None]]
 """What a side does for one action of the protocol. Safe to repeat for the same word."""
@@ -28,6 +29,8 @@ class Surroundings:
     lease: int = 0
     incarnation: str = ""
     metrics: EngineMetrics = field(default_factory=EngineMetrics)
+    mooncake: Session | None = None
+    """For one-sided reads between pods; None: they read by HTTP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from tandem_checkpoint.segments.layout import SegmentLayout
 from tandem_checkpoint.segments.manifest import Manifest, manifest_of, manifest_of_pieces, verify
 from tandem_checkpoint.segments.store import allocate, map_for_reading, map_for_writing, segment_name
 from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.copies import Copies
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.transfer.exports import Exports, NotHeld
 from tandem_checkpoint.transfer.fetch import Fetched, FetchFailed, fetch
 from tandem_checkpoint.transfer.http import http_reader
-from tandem_checkpoint.transfer.offers import find_offers
+from tandem_checkpoint.transfer.offers import find_copies, find_offers
+from tandem_checkpoint.transfer.one_sided import MooncakeReader
 from tandem_checkpoint.transfer.plan import Offer, plan_routes
 
 logger = logging.getLogger(__name__)
@@ -87,11 +89,12 @@ class OwnPod:
 
 
 class OtherPods:
-    """The weights that trainers of other pods have written, fetched into segments of this pod's own."""
+    """The weights that trainers of other pods have written, fetched into segments of this pod's own and given on."""
 
     def __init__(self, around: Surroundings, layout: SegmentLayout) -> None:
         self._around = around
         self._layout = layout
+        self._copies = Copies(around)
         self._ahead: asyncio.Task[Fetched] | None = None
         """A fetch that no switch waits for."""
         self.exports = Exports(around.settings.shared)
@@ -109,6 +112,8 @@ class OtherPods:
             pieces = await self._find_here(generation, offers)
             if pieces is None:
                 pieces = (await self._fetch(generation, desired.lineage, offers, _seconds_left(desired))).pieces
+            else:
+                await self._copies.offer(generation, pieces)
         path = settings.shared / segment_name(generation)
         return manifest_of_pieces(self._layout, generation, pieces, str(path))
 
@@ -194,22 +199,33 @@ class OtherPods:
 
     async def _fetch(self, generation: int, lineage: str, offers: tuple[Offer, ...], seconds: float) -> Fetched:
         settings = self._around.settings
-        routes = plan_routes(offers, settings.pod)
+        copies = find_copies(self._around.mirror.values, settings.keys, generation, offers, settings.pod)
+        routes = plan_routes((*offers, *copies), settings.pod)
         began = time.perf_counter()
-        self.exports.forget(generation)
+        await self._vacate(generation)
         # The mapping goes with its last view: a thread may still be comparing checksums when a switch is given up.
         into = map_for_writing(settings.shared / segment_name(generation))
-        async with http_reader(settings.token, settings.trust) as reader:
+        async with http_reader(settings.token, settings.trust) as plain:
+            mooncake = self._around.mooncake
+            reader = MooncakeReader(mooncake, plain) if mooncake else plain
             fetched = await fetch(routes, generation, reader, into, seconds)
         took_seconds = time.perf_counter() - began
         self._around.metrics.fetched(fetched.num_bytes, took_seconds)
         self.exports.add(generation, [self._shard(generation, lineage, fetched.pieces)])
+        await self._copies.offer(generation, fetched.pieces)
         logger.info(
             "generation %d: fetched %d bytes in %d ranges from %s in %.2f s",
             *(generation, fetched.num_bytes, fetched.num_extents),
             *(", ".join(map(str, fetched.sources)), took_seconds),
         )
         return fetched
+
+    async def _vacate(self, generation: int) -> None:
+        """Stop giving on what is in the segment that a generation will be written into."""
+        for held in self.exports.list():
+            if held.path.name == segment_name(generation):
+                await self._copies.withdraw(held.weights.generation)
+        self.exports.forget(generation)
 
     def _shard(self, generation: int, lineage: str, pieces: tuple[Piece, ...]) -> Shard:
         """Return what was fetched as one shard of this pod's own."""

@@ -8,15 +8,39 @@ from pathlib import Path
 
 from tandem_api.engine import HeldWeights, PieceMismatch, VerifiedWeights
 from tandem_api.weights import Piece, Shard
-from tandem_checkpoint.segments.manifest import checksum
+from tandem_checkpoint.segments.manifest import checksum_of
 from tandem_checkpoint.segments.store import map_for_sending, segment_name
 
 CHUNK_BYTES = 1 << 20
 """A range is sent in chunks of this size, so that no range is ever whole in memory."""
 
 
+MOST_STREAMS = 8
+"""Ranges that an engine sends at once: readers have other sources, and its pod has other work."""
+
+
 class NotHeld(Exception):  # noqa: N818 - what has happened, not whose mistake it is
     """The bytes of a generation are not, or no longer, in this pod's segments."""
+
+
+class AllStreamsTaken(Exception):  # noqa: N818 - what has happened, not whose mistake it is
+    """As many readers as may are being sent bytes; one more would slow the job."""
+
+
+@dataclass(slots=True)
+class Streams:
+    """Counts the ranges that are being sent."""
+
+    num_taken: int = 0
+
+    def take(self) -> None:
+        """Count one more. Errors: AllStreamsTaken."""
+        if self.num_taken >= MOST_STREAMS:
+            raise AllStreamsTaken(f"{self.num_taken} ranges are being sent now; ask another pod, or again in a moment")
+        self.num_taken += 1
+
+    def give_back(self) -> None:
+        self.num_taken -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +120,8 @@ def _mismatches(path: Path, pieces: Iterable[Piece]) -> tuple[PieceMismatch, ...
     found = []
     with map_for_sending(path) as mapped, memoryview(mapped) as view:
         for piece in sorted(pieces, key=lambda piece: piece.offset_bytes):
-            crc32 = checksum(view[piece.offset_bytes : piece.offset_bytes + piece.num_bytes])
+            crc32 = checksum_of(view, piece)
             if crc32 != piece.crc32:
-                place = piece.model_dump(exclude={"crc32"}, by_alias=False)
+                place = piece.model_dump(exclude={"crc32", "num_runs", "stride_bytes"}, by_alias=False)
                 found.append(PieceMismatch(**place, registered_crc32=piece.crc32, found_crc32=crc32))
     return tuple(found)

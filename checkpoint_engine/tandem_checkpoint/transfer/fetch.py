@@ -2,25 +2,29 @@
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from typing_extensions import Buffer
 
 from tandem_api.weights import Piece
 from tandem_checkpoint.segments.manifest import BrokenSegment, verify
 from tandem_checkpoint.transfer.plan import Extent, Route, Source
-from tandem_checkpoint.transfer.reader import SegmentReader, SourceFailed
+from tandem_checkpoint.transfer.reader import SegmentReader, SourceBusy, SourceFailed
 
 logger = logging.getLogger(__name__)
 
-NUM_STREAMS = 4
-"""Extents on their way at once."""
+NUM_STREAMS = 8
+"""Extents on their way at once, from all sources together."""
+STREAMS_PER_SOURCE = 2
+"""Extents on their way at once from one source: it has other work, and other readers."""
+LOOK_AHEAD = 2 * NUM_STREAMS
+"""Extents that a stream considers when it looks for one whose source has a stream to spare."""
 NUM_ROUNDS = 2
 """How often an extent is asked of every source before it is given up."""
 PAUSE_SECONDS = 0.5
-"""Pause between two rounds."""
+"""Pause between two rounds, and before a source that had no stream to spare is asked again."""
 EXTENT_SECONDS = 10.0
 """Deadline of one extent, to which comes the time for its bytes."""
 LEAST_BYTES_PER_SECOND = 8 << 20
@@ -63,8 +67,17 @@ async def fetch(
     raise FetchFailed(_words(generation, missing, failures, "from any pod"))
 
 
+@dataclass(slots=True)
+class Waiting:
+    """An extent that nobody is bringing now."""
+
+    extent: Extent
+    tries: Counter[Source] = field(default_factory=Counter)
+    """How often each source was asked for it in vain."""
+
+
 class Transfer:
-    """One generation by one route."""
+    """One generation by one route, its extents spread over all sources: whoever gives faster gives more."""
 
     def __init__(
         self, route: Route, generation: int, reader: SegmentReader, into: memoryview, failures: dict[Source, str]
@@ -76,14 +89,18 @@ class Transfer:
         self._reader = reader
         self._into = into
         self._failures = failures
-        self._waiting = deque(route.extents)
+        self._waiting = [Waiting(extent) for extent in route.extents]
+        self._streams: Counter[Source] = Counter()
+        """Extents that are on their way from each source."""
+        self._changed = asyncio.Condition()
         self._used: set[Source] = set()
         self._hopeless = False
 
     async def run(self) -> bool:
         """Bring every extent; tell whether all have come."""
+        num_streams = min(NUM_STREAMS, len(self._route.sources) * STREAMS_PER_SOURCE, len(self._waiting))
         async with asyncio.TaskGroup() as group:
-            for number in range(min(NUM_STREAMS, len(self._waiting))):
+            for number in range(num_streams):
                 group.create_task(self._stream(), name=f"generation {self._generation}, stream {number}")
         return not self.missing
 
@@ -93,39 +110,79 @@ class Transfer:
         return Fetched(self._route.pieces, num_bytes, len(extents), tuple(sorted(self._used)))
 
     async def _stream(self) -> None:
-        """Bring one extent after the other, until none is left or one cannot be had."""
-        while self._waiting and not self._hopeless:
-            extent = self._waiting.popleft()
-            if await self._bring(extent):
-                self.missing.remove(extent)
-            else:
-                self._hopeless = True
+        """Bring one extent after the other, until all are here or one cannot be had."""
+        while (taken := await self._take()) is not None:
+            waiting, source = taken
+            try:
+                arrived = await self._bring(waiting, source)
+            finally:
+                self._streams[source] -= 1
+            async with self._changed:
+                if arrived:
+                    self.missing.remove(waiting.extent)
+                else:
+                    self._waiting.insert(0, waiting)
+                self._changed.notify_all()
 
-    async def _bring(self, extent: Extent) -> bool:
-        for number in range(NUM_ROUNDS):
-            await asyncio.sleep(PAUSE_SECONDS * number)
-            # Sources that have failed are asked last: the others' extents shall not wait for a dead pod again.
-            for source in sorted(self._route.sources, key=self._failures.__contains__):
-                if await self._read(source, extent):
-                    return True
+    async def _take(self) -> tuple[Waiting, Source] | None:
+        """Return what to ask of whom next; None once all have come, or one cannot be had."""
+        async with self._changed:
+            while self.missing and not self._hopeless:
+                for waiting in self._waiting[:LOOK_AHEAD]:
+                    source = self._source_for(waiting)
+                    if waiting.tries[source] >= NUM_ROUNDS:
+                        self._hopeless = True
+                        self._changed.notify_all()
+                        return None
+                    if self._streams[source] < STREAMS_PER_SOURCE:
+                        self._waiting.remove(waiting)
+                        self._streams[source] += 1
+                        return waiting, source
+                await self._changed.wait()
+        return None
+
+    def _source_for(self, waiting: Waiting) -> Source:
+        """Return whom to ask for an extent, perhaps after a wait: the least busy of those that have not failed.
+
+        Sources that have failed are asked last: the others' extents shall not wait for a dead pod again.
+        """
+
+        def order(source: Source) -> tuple[int, bool, int]:
+            return waiting.tries[source], source in self._failures, self._streams[source]
+
+        return min(self._route.sources, key=order)
+
+    async def _bring(self, waiting: Waiting, source: Source) -> bool:
+        extent = waiting.extent
+        if waiting.tries[source]:
+            await asyncio.sleep(PAUSE_SECONDS)
+        try:
+            reason = await self._read(source, extent)
+        except SourceBusy:
+            await asyncio.sleep(PAUSE_SECONDS)
+            return False
+        if reason is None:
+            self._used.add(source)
+            return True
+        waiting.tries[source] += 1
+        self._failures[source] = reason
+        logger.warning("generation %d from %s: %s", self._generation, source, reason)
         return False
 
-    async def _read(self, source: Source, extent: Extent) -> bool:
+    async def _read(self, source: Source, extent: Extent) -> str | None:
+        """Bring an extent from one source; return why it has failed. Errors: SourceBusy."""
         seconds = extent_seconds(extent.num_bytes)
         try:
             async with asyncio.timeout(seconds):
                 await self._reader.read(source, self._generation, extent.start, self._into[extent.start : extent.stop])
             await asyncio.to_thread(verify, self._into, extent.pieces)
+        except SourceBusy:
+            raise
         except (SourceFailed, BrokenSegment) as error:
-            reason = str(error)
+            return str(error)
         except TimeoutError:
-            reason = f"took more than {seconds:.1f} s for {extent.num_bytes} bytes"
-        else:
-            self._used.add(source)
-            return True
-        self._failures[source] = reason
-        logger.warning("generation %d from %s: %s", self._generation, source, reason)
-        return False
+            return f"took more than {seconds:.1f} s for {extent.num_bytes} bytes"
+        return None
 
 
 def extent_seconds(num_bytes: int) -> float:

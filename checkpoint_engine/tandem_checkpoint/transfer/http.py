@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+from pydantic import ValidationError
 
+from tandem_api.engine import SegmentAddress
 from tandem_checkpoint.tls import Trust
 from tandem_checkpoint.transfer.plan import Source
-from tandem_checkpoint.transfer.reader import SourceFailed
+from tandem_checkpoint.transfer.reader import SourceBusy, SourceFailed
 
 CONNECT_SECONDS = 5.0
 BUFFER_BYTES = 1 << 20
 """Bytes that a connection takes in before they are written to their place."""
-PARTIAL_CONTENT = 206
+OK, PARTIAL_CONTENT, NOT_FOUND, SERVICE_UNAVAILABLE = 200, 206, 404, 503
+NOT_OFFERED = "urn:tandem:problem:not-offered"
+MOST_ADDRESS_BYTES = 4096
 
 
 class HttpReader:
@@ -31,6 +35,8 @@ class HttpReader:
         wanted = {"Range": f"bytes={start}-{start + len(into) - 1}"}
         try:
             async with self._session.get(url, headers=wanted, server_hostname=self._server_name) as response:
+                if response.status == SERVICE_UNAVAILABLE:
+                    raise SourceBusy(await _refusal(response))
                 if response.status != PARTIAL_CONTENT:
                     raise SourceFailed(await _refusal(response))
                 at = await _take(response.content, into)
@@ -38,6 +44,23 @@ class HttpReader:
             raise SourceFailed(f"{type(error).__name__} {error}".rstrip()) from error
         if at != len(into):
             raise SourceFailed(f"sent {at} of {len(into)} bytes")
+
+    async def address(self, source: Source, generation: int) -> SegmentAddress | None:
+        """Return where a source lends a generation for one-sided reads; None where it lends nothing.
+
+        Errors: SourceFailed.
+        """
+        url = f"{source.url}/v1/weights/{generation}/address"
+        try:
+            async with self._session.get(url, server_hostname=self._server_name) as response:
+                body = await response.content.read(MOST_ADDRESS_BYTES)
+                if response.status == NOT_FOUND and NOT_OFFERED.encode() in body:
+                    return None
+                if response.status != OK:
+                    raise SourceFailed(f"answered {response.status}: {body[:200].decode(errors='replace')}")
+                return SegmentAddress.model_validate_json(body)
+        except (aiohttp.ClientError, ValidationError) as error:
+            raise SourceFailed(f"{type(error).__name__} {error}".rstrip()) from error
 
 
 @asynccontextmanager

@@ -1,13 +1,13 @@
-"""Who offers a generation, as the registry says: pods whose trainer has registered all of its pieces."""
+"""Who offers a generation, as the registry says: trainers that have registered all of it, and pods that fetched it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from tandem_api.registry import Keys, MemberRecord
+from tandem_api.registry import CopyRecord, Keys, MemberRecord
 from tandem_api.weights import Shard
 from tandem_checkpoint.segments.layout import SegmentLayout
 from tandem_checkpoint.segments.manifest import covers
-from tandem_checkpoint.transfer.plan import Offer, Source
+from tandem_checkpoint.transfer.plan import Offer, Source, digest_of
 
 
 def find_offers(values: Mapping[str, str], keys: Keys, generation: int, layout: SegmentLayout) -> tuple[Offer, ...]:
@@ -22,6 +22,28 @@ def find_offers(values: Mapping[str, str], keys: Keys, generation: int, layout: 
             by_pod[key.removeprefix(prefix).rpartition("/")[0]].append(Shard.model_validate_json(raw))
     found = (_offer(values.get(keys.member(pod, "train")), pod, by_pod[pod], layout) for pod in sorted(by_pod))
     return tuple(offer for offer in found if offer is not None)
+
+
+def find_copies(
+    values: Mapping[str, str], keys: Keys, generation: int, offers: Sequence[Offer], reader: str
+) -> tuple[Offer, ...]:
+    """Return what pods other than `reader` give on of what they have fetched, by pod.
+
+    A copy counts where it is of the very pieces that one of `offers` has, and the engine that has it is still the one
+    that is registered: so it goes when the trainers' own shards go.
+    """
+    prefix = keys.copies(generation)
+    copies = {key.removeprefix(prefix).rpartition("/")[0]: raw for key, raw in values.items() if key.startswith(prefix)}
+    copies.pop(reader, None)
+    known = {digest_of(offer.pieces): offer.pieces for offer in offers} if copies else {}
+    found = []
+    for pod in sorted(copies):
+        copy = CopyRecord.model_validate_json(copies[pod])
+        raw = values.get(keys.member(pod, "rollout"))
+        member = MemberRecord.model_validate_json(raw) if raw else None
+        if member is not None and member.incarnation == copy.incarnation and copy.digest in known:
+            found.append(Offer(Source(pod, member.url), known[copy.digest]))
+    return tuple(found)
 
 
 def _offer(raw: str | None, pod: str, shards: list[Shard], layout: SegmentLayout) -> Offer | None:

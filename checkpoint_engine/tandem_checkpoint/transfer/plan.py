@@ -24,7 +24,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A source that has registered all pieces of a generation."""
+    """A source that has all pieces of a generation."""
 
     source: Source
     pieces: tuple[Piece, ...]
@@ -32,7 +32,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes `start <= i < stop` of the segment: some pieces, end to end."""
+    """Bytes `start <= i < stop` of the segment: some pieces, whole ones, which have all of its bytes."""
 
     start: int
     stop: int
@@ -69,28 +69,49 @@ def plan_routes(offers: Sequence[Offer], reader: str, extent_bytes: int = EXTENT
     )
 
 
+def digest_of(pieces: Sequence[Piece]) -> str:
+    """Return what tells generations apart: a SHA-256 over the places and checksums of all pieces, in any order."""
+    digest = hashlib.sha256()
+    for text in sorted(piece.model_dump_json() for piece in pieces):
+        digest.update(text.encode())
+    return digest.hexdigest()
+
+
 def merge_pieces(pieces: Sequence[Piece], extent_bytes: int) -> tuple[Extent, ...]:
     """Return extents that hold each piece that has bytes exactly once, and no byte besides.
 
-    Args: pieces: by offset, without overlap. Returns: by offset; longer than `extent_bytes` only for one piece alone.
+    Args: pieces: by offset, without a byte in common. The runs of some may lie between those of others, and together
+    they leave no gap. Returns: by offset; longer than `extent_bytes` only for one piece, or some that lie so, alone.
     """
-    groups: list[list[Piece]] = []
+    groups: list[_Group] = []
     for piece in pieces:
         if piece.num_bytes == 0:
             continue
-        if groups and _joins(groups[-1], piece, extent_bytes):
-            groups[-1].append(piece)
+        if groups and piece.offset_bytes < groups[-1].stop:
+            groups[-1].add(piece)
         else:
-            groups.append([piece])
-    return tuple(Extent(group[0].offset_bytes, _stop(group[-1]), tuple(group)) for group in groups)
+            groups.append(_Group(piece.offset_bytes, piece.stop_bytes, [piece]))
+    merged: list[_Group] = []
+    for group in groups:
+        if merged and group.start == merged[-1].stop and group.stop - merged[-1].start <= extent_bytes:
+            merged[-1].stop = group.stop
+            merged[-1].pieces += group.pieces
+        else:
+            merged.append(group)
+    return tuple(Extent(group.start, group.stop, tuple(group.pieces)) for group in merged)
 
 
-def _joins(group: Sequence[Piece], piece: Piece, extent_bytes: int) -> bool:
-    return piece.offset_bytes == _stop(group[-1]) and _stop(piece) - group[0].offset_bytes <= extent_bytes
+@dataclass(slots=True)
+class _Group:
+    """Pieces that are read together."""
 
+    start: int
+    stop: int
+    pieces: list[Piece]
 
-def _stop(piece: Piece) -> int:
-    return piece.offset_bytes + piece.num_bytes
+    def add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.stop = max(self.stop, piece.stop_bytes)
 
 
 def _rank(reader: str, source: Source) -> bytes:

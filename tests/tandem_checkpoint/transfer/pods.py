@@ -5,8 +5,10 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import pytest
 import uvicorn
 from fastapi import FastAPI
 
@@ -17,6 +19,7 @@ from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import checksum
 from tandem_checkpoint.segments.store import allocate, map_for_writing, segment_name
 from tandem_checkpoint.transfer.exports import Exports
+from tandem_checkpoint.transfer.mooncake import Lender, MooncakeMissing, Session, open_session
 from tandem_checkpoint.transfer.plan import Offer, Source
 from tests.tandem_checkpoint.etcd_process import free_address
 from tests.tandem_checkpoint.jobs import TOKEN
@@ -25,6 +28,15 @@ from tests.tandem_checkpoint.policies import SMALL
 LAYOUT = segment_layout(SMALL, "float32")
 GENERATION = 3
 PORT = 8701
+
+
+@cache
+def mooncake_session(whose: str) -> Session:
+    """Return this process's end of Mooncake, one for the pods that lend and another for those that read."""
+    try:
+        return open_session("127.0.0.1")
+    except MooncakeMissing as error:
+        pytest.skip(f"no Mooncake here: {error}")
 
 
 def export(folder: Path, seed: int = 1, generation: int = GENERATION) -> Shard:
@@ -95,14 +107,17 @@ class Pod:
 
 
 @asynccontextmanager
-async def exporting_pod(folder: Path, name: str, seed: int = 1) -> AsyncIterator[Pod]:
-    """Run a trainer's API over a folder with an exported generation."""
+async def exporting_pod(
+    folder: Path, name: str, seed: int = 1, session: Session | None = None, address: str = ""
+) -> AsyncIterator[Pod]:
+    """Run a trainer's API over a folder with an exported generation; with a session it is lent for one-sided reads."""
     exports = Exports(folder / name)
     shard = export(folder / name, seed)
     exports.add(GENERATION, [shard])
     status = MemberStatus(incarnation=shard.incarnation, epoch=1, state=MemberState.IDLE)
-    app = build_app(TOKEN, lambda: status, None, exports)
-    address = free_address()
+    lender = Lender(session) if session else None
+    app = build_app(TOKEN, lambda: status, None, exports, lender=lender)
+    address = address or free_address()
     server = QuietServer(
         uvicorn.Config(app, host=address, port=PORT, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
     )
@@ -115,6 +130,8 @@ async def exporting_pod(folder: Path, name: str, seed: int = 1) -> AsyncIterator
     finally:
         server.should_exit = True
         await serving
+        if lender is not None:
+            lender.close()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """A generation fetched from other pods: whole, checked, and from another source whatever a source does."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 from tandem_checkpoint.segments.manifest import verify
 from tandem_checkpoint.segments.store import allocate, map_for_writing, segment_name
 from tandem_checkpoint.transfer import fetch as fetching
-from tandem_checkpoint.transfer.fetch import Fetched, FetchFailed, extent_seconds, fetch
-from tandem_checkpoint.transfer.http import HttpReader, http_reader
+from tandem_checkpoint.transfer.fetch import NUM_ROUNDS, STREAMS_PER_SOURCE, Fetched, FetchFailed, extent_seconds, fetch
+from tandem_checkpoint.transfer.http import http_reader
+from tandem_checkpoint.transfer.mooncake import Session
+from tandem_checkpoint.transfer.one_sided import MooncakeReader
 from tandem_checkpoint.transfer.plan import Offer, Route, Source, plan_routes
-from tandem_checkpoint.transfer.reader import SourceFailed
+from tandem_checkpoint.transfer.reader import SegmentReader, SourceBusy, SourceFailed
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_checkpoint.transfer.pods import (
     GENERATION,
@@ -21,6 +24,7 @@ from tests.tandem_checkpoint.transfer.pods import (
     broken_pod,
     content,
     exporting_pod,
+    mooncake_session,
     spoil,
 )
 
@@ -33,23 +37,34 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "PAUSE_SECONDS", 0.0)
 
 
+@pytest.fixture(params=["http", "mooncake"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def first(tmp_path: Path) -> AsyncIterator[Pod]:
-    async with exporting_pod(tmp_path, "job-hybrid-0") as pod:
+def lending(transport: str) -> Session | None:
+    """What pods lend their segments with."""
+    return mooncake_session("lends") if transport == "mooncake" else None
+
+
+@pytest.fixture
+async def first(tmp_path: Path, lending: Session | None) -> AsyncIterator[Pod]:
+    async with exporting_pod(tmp_path, "job-hybrid-0", session=lending) as pod:
         yield pod
 
 
 @pytest.fixture
-async def second(tmp_path: Path) -> AsyncIterator[Pod]:
+async def second(tmp_path: Path, lending: Session | None) -> AsyncIterator[Pod]:
     """Another pod with the same weights."""
-    async with exporting_pod(tmp_path, "job-hybrid-1") as pod:
+    async with exporting_pod(tmp_path, "job-hybrid-1", session=lending) as pod:
         yield pod
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[HttpReader]:
-    async with http_reader(TOKEN) as reader:
-        yield reader
+async def reader(transport: str) -> AsyncIterator[SegmentReader]:
+    async with http_reader(TOKEN) as plain:
+        yield MooncakeReader(mooncake_session("reads"), plain) if transport == "mooncake" else plain
 
 
 @dataclass(slots=True)
@@ -57,7 +72,7 @@ class Target:
     """The segment of the pod that fetches."""
 
     folder: Path
-    reader: HttpReader
+    reader: SegmentReader
 
     async def fetch(self, *routes: Route, deadline_seconds: float = SOON) -> Fetched:
         into = map_for_writing(self.folder / segment_name(GENERATION))
@@ -69,7 +84,7 @@ class Target:
 
 
 @pytest.fixture
-def target(tmp_path: Path, reader: HttpReader) -> Target:
+def target(tmp_path: Path, reader: SegmentReader) -> Target:
     folder = tmp_path / READER
     folder.mkdir()
     allocate(folder, LAYOUT.num_bytes)
@@ -157,7 +172,7 @@ async def test_a_source_that_is_killed_in_the_middle_is_left_for_another(
     dying = DyingAfter(target.reader, first, num_reads=3)
 
     into = map_for_writing(target.folder / segment_name(GENERATION))
-    fetched = await fetch([route(second, first.source)], GENERATION, dying, into, SOON)
+    fetched = await fetch([route(second, first.source, extent_bytes=1)], GENERATION, dying, into, SOON)
 
     assert target.content == content(second.folder)
     assert fetched.sources == (first.source, second.source)
@@ -180,13 +195,13 @@ async def test_where_every_source_is_bad_the_error_names_pieces_sources_and_caus
 
 
 async def test_a_missed_deadline_names_what_is_missing(first: Pod, target: Target) -> None:
-    answer = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 4096\r\n\r\nhalf of it"
-
-    async with broken_pod("job-hybrid-9", answer, hangs=True) as slow:
+    async with broken_pod("job-hybrid-9", b"", hangs=True) as slow:
+        planned = route(first)
+        only = Route((slow,), planned.pieces, planned.extents)
         with pytest.raises(
             FetchFailed, match=r"generation 3: model\..* and \d+ more could not be fetched within 0.2 s"
         ):
-            await target.fetch(route(first, slow), deadline_seconds=0.2)
+            await target.fetch(only, deadline_seconds=0.2)
 
 
 async def test_one_failure_of_the_only_source_does_not_end_the_fetch(first: Pod, target: Target) -> None:
@@ -199,9 +214,9 @@ async def test_one_failure_of_the_only_source_does_not_end_the_fetch(first: Pod,
 
 
 async def test_a_segment_is_never_put_together_from_pods_with_other_checksums(
-    tmp_path: Path, first: Pod, target: Target
+    tmp_path: Path, first: Pod, target: Target, lending: Session | None
 ) -> None:
-    async with exporting_pod(tmp_path, "job-hybrid-1", seed=2) as other:
+    async with exporting_pod(tmp_path, "job-hybrid-1", seed=2, session=lending) as other:
         routes = plan_routes([Offer(first.source, first.shard.pieces), other.offer], READER, 4096)
         preferred = first if routes[0].sources == (first.source,) else other
         rest = other if preferred is first else first
@@ -211,6 +226,30 @@ async def test_a_segment_is_never_put_together_from_pods_with_other_checksums(
 
     assert target.content == content(rest.folder)
     assert fetched.pieces == routes[1].pieces
+
+
+async def test_the_extents_are_spread_over_all_sources(first: Pod, second: Pod, target: Target) -> None:
+    fetched = await target.fetch(route(second, first.source, extent_bytes=1))
+
+    assert fetched.sources == (first.source, second.source)
+
+
+async def test_no_source_is_asked_for_more_than_its_share_at_once(first: Pod, second: Pod, target: Target) -> None:
+    counting = Counting(target.reader)
+
+    into = map_for_writing(target.folder / segment_name(GENERATION))
+    await fetch([route(second, first.source, extent_bytes=1)], GENERATION, counting, into, SOON)
+
+    assert set(counting.most.values()) == {STREAMS_PER_SOURCE}
+
+
+async def test_a_source_that_is_busy_is_asked_again_and_has_not_failed(first: Pod, target: Target) -> None:
+    busy = Busy(target.reader, num_refusals=NUM_ROUNDS * 3)
+
+    into = map_for_writing(target.folder / segment_name(GENERATION))
+    fetched = await fetch([route(first)], GENERATION, busy, into, SOON)
+
+    assert fetched.sources == (first.source,)
 
 
 async def test_without_a_route_nothing_can_be_fetched(target: Target) -> None:
@@ -226,7 +265,7 @@ def test_a_larger_extent_has_more_time() -> None:
 class DyingAfter:
     """A reader in whose midst a source is killed: after so many reads."""
 
-    reader: HttpReader
+    reader: SegmentReader
     pod: Pod
     num_reads: int
 
@@ -241,11 +280,40 @@ class DyingAfter:
 class Flaky:
     """A reader whose first read of each range fails."""
 
-    reader: HttpReader
+    reader: SegmentReader
     seen: set[int] = field(default_factory=set)
 
     async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
         if start not in self.seen:
             self.seen.add(start)
             raise SourceFailed("reset by peer")
+        await self.reader.read(source, generation, start, into)
+
+
+@dataclass(slots=True)
+class Counting:
+    """A reader that knows how many extents were on their way from a source at once."""
+
+    reader: SegmentReader
+    now: Counter[str] = field(default_factory=Counter)
+    most: dict[str, int] = field(default_factory=dict)
+
+    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+        self.now[source.pod] += 1
+        self.most[source.pod] = max(self.now[source.pod], self.most.get(source.pod, 0))
+        await self.reader.read(source, generation, start, into)
+        self.now[source.pod] -= 1
+
+
+@dataclass(slots=True)
+class Busy:
+    """A reader whose source has no stream to spare for a while."""
+
+    reader: SegmentReader
+    num_refusals: int
+
+    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+        self.num_refusals -= 1
+        if self.num_refusals >= 0:
+            raise SourceBusy("8 ranges are being sent now")
         await self.reader.read(source, generation, start, into)

@@ -1,13 +1,13 @@
-"""Who offers a generation: pods whose living trainer has registered all of its pieces."""
+"""Who offers a generation: pods whose living trainer has registered all its pieces, and pods that have fetched it."""
 
 from pathlib import Path
 
 import pytest
 
-from tandem_api.registry import Keys, MemberRecord
+from tandem_api.registry import CopyRecord, Keys, MemberRecord
 from tandem_api.weights import Shard
-from tandem_checkpoint.transfer.offers import find_offers
-from tandem_checkpoint.transfer.plan import Offer, Source
+from tandem_checkpoint.transfer.offers import find_copies, find_offers
+from tandem_checkpoint.transfer.plan import Offer, Source, digest_of
 from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, export
 
 KEYS = Keys("default", "toy")
@@ -80,3 +80,58 @@ def test_pods_whose_names_begin_alike_are_told_apart(shard: Shard) -> None:
     values[KEYS.shard(GENERATION, f"{POD}0", 0)] = shard.model_copy(update={"pieces": ()}).model_dump_json()
 
     assert [offer.source.pod for offer in find_offers(values, KEYS, GENERATION, LAYOUT)] == [POD]
+
+
+READER = "toy-rollout-9"
+
+
+def giving(shard: Shard, pod: str, *, incarnation: str = "its own", digest: str = "") -> dict[str, str]:
+    """Return the registry of a trainer that has registered a shard, and a rollout-only pod that has fetched it."""
+    record = CopyRecord(incarnation=incarnation, digest=digest or digest_of(shard.pieces))
+    engine = MemberRecord(incarnation="its own", role="rollout", address="10.0.0.8", port=8702)
+    return {
+        **registered(shard),
+        KEYS.member(pod, "rollout"): engine.model_dump_json(),
+        KEYS.copy(GENERATION, pod): record.model_dump_json(),
+    }
+
+
+def copies(values: dict[str, str], generation: int = GENERATION) -> tuple[Offer, ...]:
+    return find_copies(values, KEYS, generation, find_offers(values, KEYS, generation, LAYOUT), READER)
+
+
+def test_a_pod_that_has_fetched_it_gives_it_on(shard: Shard) -> None:
+    (copy,) = copies(giving(shard, "toy-rollout-0"))
+
+    assert copy.source == Source("toy-rollout-0", "http://10.0.0.8:8702")
+    assert set(copy.pieces) == set(shard.pieces)
+
+
+def test_a_pod_does_not_fetch_from_itself(shard: Shard) -> None:
+    assert copies(giving(shard, READER)) == ()
+
+
+def test_a_copy_of_other_weights_does_not_count(shard: Shard) -> None:
+    assert copies(giving(shard, "toy-rollout-0", digest="another")) == ()
+
+
+def test_a_copy_of_an_earlier_start_of_the_engine_does_not_count(shard: Shard) -> None:
+    assert copies(giving(shard, "toy-rollout-0", incarnation="older")) == ()
+
+
+def test_a_copy_whose_engine_has_gone_does_not_count(shard: Shard) -> None:
+    values = giving(shard, "toy-rollout-0")
+    del values[KEYS.member("toy-rollout-0", "rollout")]
+
+    assert copies(values) == ()
+
+
+def test_a_copy_goes_with_the_trainers_own_shards(shard: Shard) -> None:
+    values = giving(shard, "toy-rollout-0")
+    del values[KEYS.member(POD, "train")]
+
+    assert copies(values) == ()
+
+
+def test_a_copy_of_another_generation_does_not_count(shard: Shard) -> None:
+    assert copies(giving(shard, "toy-rollout-0"), GENERATION + 2) == ()

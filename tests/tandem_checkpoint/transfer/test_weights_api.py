@@ -22,6 +22,7 @@ from tandem_api.weights import Piece, Shard
 from tandem_checkpoint.http import build_app
 from tandem_checkpoint.segments.manifest import checksum
 from tandem_checkpoint.segments.store import segment_name
+from tandem_checkpoint.transfer import exports
 from tandem_checkpoint.transfer.exports import CHUNK_BYTES, Exports, NotHeld, chunks
 from tests.tandem_checkpoint.api_member import PHASE, asking
 from tests.tandem_checkpoint.jobs import TOKEN
@@ -69,6 +70,18 @@ async def test_without_a_range_the_whole_segment_is_answered(pod: Pod, client: h
     response = await client.get(PATH)
 
     assert (response.status_code, response.content) == (200, content(pod.folder))
+
+
+async def test_one_reader_too_many_is_refused_until_another_has_ended(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MOST_STREAMS", 0)
+    refused = await client.get(PATH)
+    monkeypatch.setattr(exports, "MOST_STREAMS", 1)
+    first, second = await client.get(PATH), await client.get(PATH)
+
+    assert (refused.status_code, problem(refused).type) == (503, "urn:tandem:problem:streams-taken")
+    assert (first.status_code, second.status_code) == (200, 200)
 
 
 async def test_a_bad_range_is_refused(client: httpx.AsyncClient) -> None:

@@ -1,16 +1,19 @@
 """The weights in this pod's segments: list, publish, fetch, verify, and the bytes themselves."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from tandem_api.engine import (
     ENGINE_PORT_TRAIN,
     FetchedWeights,
     HeldWeights,
     PublishedWeights,
+    SegmentAddress,
     VerifiedWeights,
     WeightsList,
     WeightsSummary,
@@ -22,8 +25,9 @@ from tandem_checkpoint.registry.errors import Fenced, RegistryError
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.train import WrongPhase
 from tandem_checkpoint.transfer.byte_range import BadRange, parse_range
-from tandem_checkpoint.transfer.exports import Held, NotHeld, chunks
+from tandem_checkpoint.transfer.exports import AllStreamsTaken, Held, NotHeld, Streams, chunks
 from tandem_checkpoint.transfer.fetch import FetchFailed
+from tandem_checkpoint.transfer.mooncake import MooncakeMissing
 
 Generation = Annotated[int, Path(ge=0, description="Version of the weights.")]
 Range = Annotated[str, Header(alias="range", description="One range of bytes, as bytes=0-4095.")]
@@ -45,6 +49,7 @@ def routes(offered: Capabilities) -> APIRouter:
 def _add_store(router: APIRouter, offered: Capabilities) -> None:
     """Add what tells about the segments as they are."""
     errors = (NotOffered, NotHeld, SegmentError, RequestValidationError)
+    streams = Streams()
 
     @router.get("", responses=refusals(NotOffered))
     async def weights() -> WeightsList:
@@ -63,12 +68,38 @@ def _add_store(router: APIRouter, offered: Capabilities) -> None:
         return await _store(offered).verify(generation)
 
     @router.get(
-        "/{generation}/segment", response_class=StreamingResponse, responses={**BYTES, **refusals(*errors, BadRange)}
+        "/{generation}/segment",
+        response_class=StreamingResponse,
+        responses={**BYTES, **refusals(*errors, BadRange, AllStreamsTaken)},
     )
     async def segment(generation: Generation, byte_range: Range = "") -> StreamingResponse:
         """The bytes of the segment: those of the Range header (206), else all. It may be overwritten while it is read:
-        compare the checksums."""
-        return _stream(_store(offered).get(generation), byte_range)
+        compare the checksums. 503 where so many others are reading that the job would be slowed: ask another pod."""
+        return _stream(_store(offered).get(generation), byte_range, streams)
+
+    @router.get("/{generation}/address", responses=refusals(*errors))
+    async def address(generation: Generation) -> SegmentAddress:
+        """Where a generation's bytes lie in this engine's memory, for pods that read them by themselves, by Mooncake.
+        Valid while the generation is held."""
+        held = _store(offered).get(generation)
+        if offered.lender is None:
+            raise NotOffered("this engine lends no memory; read the segment by HTTP")
+        try:
+            return await asyncio.to_thread(offered.lender.address, held)
+        except MooncakeMissing as error:
+            raise NotOffered(f"{error}; read the segment by HTTP") from None
+
+
+class CountedResponse(StreamingResponse):
+    """A response that gives its stream back when it has ended, however it ends."""
+
+    streams: Streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.streams.give_back()
 
 
 def _add_changes(router: APIRouter, offered: Capabilities) -> None:
@@ -108,15 +139,18 @@ def _summary(held: Held, published: int | None) -> WeightsSummary:
     )
 
 
-def _stream(held: Held, byte_range: str) -> StreamingResponse:
+def _stream(held: Held, byte_range: str, streams: Streams) -> StreamingResponse:
     total = held.weights.segment_bytes
     wanted = parse_range(byte_range, total)
     headers = {"Accept-Ranges": "bytes", "Content-Length": str(wanted.num_bytes)}
     if byte_range:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{total}"
-    return StreamingResponse(
+    streams.take()
+    response = CountedResponse(
         chunks(held.path, wanted.start, wanted.stop),
         status_code=206 if byte_range else 200,
         media_type="application/octet-stream",
         headers=headers,
     )
+    response.streams = streams
+    return response
