@@ -9,7 +9,8 @@ from pathlib import Path
 from tandem_checkpoint.devices import CudaDevices
 from tandem_checkpoint.gpu_token import GpuToken
 
-SIZE = 4 << 30
+SIZE = 8 << 30
+"""More than what a process may keep that has offloaded."""
 NEAR = 256 << 20
 HOLDER_PROGRAM = f"""
 import sys, torch
