@@ -7,7 +7,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -38,15 +38,16 @@ class Spoiler(importlib.abc.MetaPathFinder):
 
 def spoil(module: ModuleType) -> None:
     """Have the exporter write another value into one element of one tensor."""
-    write_piece = module._write_piece
+    blocks_of = module._blocks
 
-    def write_wrong_piece(segment: Any, placed: Any, tensor: Any) -> Any:
-        if placed.tensor.name == "model.layers.0.mlp.up_proj.weight":
-            tensor = tensor.clone()
-            tensor[0, 0] += 0.5
-        return write_piece(segment, placed, tensor)
+    def wrong_blocks_of(job: Any, parameter: Any, dtype: Any) -> Iterator[Any]:
+        for block in blocks_of(job, parameter, dtype):
+            if job.placed.tensor.name == "model.layers.0.mlp.up_proj.weight":
+                block = block.clone()
+                block[0, 0] += 0.5
+            yield block
 
-    module._write_piece = write_wrong_piece  # type: ignore[attr-defined]
+    module._blocks = wrong_blocks_of  # type: ignore[attr-defined]
 
 
 sys.meta_path.insert(0, Spoiler())
