@@ -6,7 +6,7 @@ RUN ?= runs/reverse-digits
 # Longest first build before the tests; what is built stays, and the next run goes on from there.
 CONTROL_PLANE_SECONDS ?= 3000
 
-.PHONY: help install control-plane demo check test gpu campaign bench bench-operator bench-switch bench-reshard faults crd requirements clean
+.PHONY: help install control-plane demo check test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -61,6 +61,9 @@ bench-switch: install ## Measure what changing between training and inference co
 
 bench-reshard: install ## Plan and simulate how huge models' weights change places (about 2 minutes)
 	$(BIN)/python benchmarks/reshard.py --quick --json build/reshard.json
+
+bench-weights: install ## Measure export and transfer of weights, and plan every pair of layouts (about 2 minutes)
+	$(BIN)/python benchmarks/weights.py --quick --json build/weights.json
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)
 	$(BIN)/python -m tests.faults.campaign --injections 215 --docs docs/faults.md

@@ -1,0 +1,1 @@
+"""What `benchmarks/weights.py` measures, part by part."""
