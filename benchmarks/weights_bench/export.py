@@ -6,6 +6,7 @@ export has. All ranks begin together, and a sample ends with the last of them. T
 """
 
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.layouts.place import TrainerSplit
 from tandem_checkpoint.layouts.pod import PodRanks
 from tandem_checkpoint.layouts.trainer import trainer_layout
+from tandem_checkpoint.process.environment import COPY_PAST_CACHE
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import checksum, checksum_of, covers
 from tandem_checkpoint.segments.store import allocate, map_for_writing, segment_name
@@ -99,7 +101,8 @@ def _seconds(case: Case, num_samples: int) -> tuple[dict[str, list[float]], int]
         for local_rank in range(case.num_ranks):
             ours, theirs = context.Pipe()
             rank = context.Process(target=_rank, args=(case, local_rank, path, rounds, barrier, theirs), daemon=True)
-            rank.start()
+            with patch.dict(os.environ, GLIBC_TUNABLES=COPY_PAST_CACHE):  # as in a job's ranks
+                rank.start()
             theirs.close()
             ends.append(ours)
             ranks.append(rank)
@@ -155,7 +158,8 @@ def _rank(case: Case, local_rank: int, path: Path, rounds: int, barrier: Barrier
     if any(checksum_of(view, piece) != piece.crc32 for piece in pieces):
         raise SystemExit("the segment has other bytes than were written")
     num_bytes = sum(piece.num_bytes for piece in pieces)
-    source = np.random.default_rng(local_rank).integers(0, 255, num_bytes, np.uint8)
+    # By torch, as parameters are: copies from NumPy's own memory, for which it asks for huge pages, are faster.
+    source = torch.randint(0, 255, (num_bytes,), generator=generator, dtype=torch.uint8).numpy()
     whole = np.frombuffer(segment, np.uint8)
     target = whole[-num_bytes:] if local_rank else whole[:num_bytes]
     num_threads = writer._num_threads
