@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 
 from tandem_api.engine import (
@@ -30,10 +30,6 @@ from tandem_checkpoint.process.commands import (
     Moved,
     Offload,
     Reload,
-    Save,
-    Saved,
-    SaveStep,
-    Train,
     Trained,
 )
 from tandem_checkpoint.process.environment import child_variables
@@ -47,6 +43,7 @@ from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew
 from tandem_checkpoint.switch.exporting import Exporter
 from tandem_checkpoint.switch.protocol import Action
 from tandem_checkpoint.switch.publication import published_weights, word_epoch
+from tandem_checkpoint.switch.rank_orders import log_freed, save_policy, train_order
 from tandem_checkpoint.switch.side import Act, Announce, CrewChanged, GenerationLost, Held, Surroundings
 from tandem_checkpoint.switch.sources import checkpoint_of, newest_checkpoint
 from tandem_checkpoint.transfer.exports import Exports
@@ -160,7 +157,7 @@ class TrainSide:
             self._check(request)
             began = asyncio.get_running_loop().time()
             self._generation = None  # until all ranks have answered, nobody knows what they hold
-            answers = await self._group.ask(lambda rank: _part(request, self._pod.share(rank)), Trained)
+            answers = await self._group.ask(lambda rank: train_order(request, self._pod.share(rank)), Trained)
             self._generation = request.generation + 1
             trained_at = asyncio.get_running_loop().time()
             await self._exporter.register(await self._write(self._generation), epoch=0)
@@ -183,16 +180,9 @@ class TrainSide:
                 )
             if request.generation not in (None, self._generation):
                 raise WrongPhase(f"this trainer holds generation {self._generation}, not {request.generation}")
-            saved = await self._save(request.path)
+            is_whole = self._around.settings.config.spec.trainer.parallelism.is_whole
+            saved = await save_policy(self._group, request.path, is_whole)
         return SaveResponse(path=request.path, num_bytes=saved.num_bytes)
-
-    async def _save(self, path: str) -> Saved:
-        """Have the first rank save the weights if it holds all of them; else have each rank write its share."""
-        if self._around.settings.config.spec.trainer.parallelism.is_whole:
-            return await self._group.ask_first(Save(path=path), Saved)
-        await self._group.ask_first(Save(path=path, step=SaveStep.PREPARE), Saved)
-        await self._group.ask(lambda _: Save(path=path, step=SaveStep.WRITE), Saved)
-        return await self._group.ask_first(Save(path=path, step=SaveStep.COMMIT), Saved)
 
     async def publish(self, generation: int) -> PublishedWeights:
         """Export and register what the ranks hold, once more or for the first time.
@@ -259,7 +249,7 @@ class TrainSide:
                 async with self._busy:
                     moved = await self._group.ask(lambda _: Offload(), Moved)
                 self._device_bytes = sum(answer.device_bytes for answer in moved)
-                _log_freed(moved)
+                log_freed(moved)
                 if self._device_bytes > 0:
                     raise DevicesHeld(
                         f"the trainer still holds {self._device_bytes} bytes of device memory after offloading; the "
@@ -394,18 +384,3 @@ class TrainSide:
         config: PolicyConfig = read_policy_config(Path(spec.policy.model.path))
         check_trainer_split(config, split_of(spec.trainer.parallelism))
         return segment_layout(config, spec.policy.dtype.value.lower())
-
-
-def _log_freed(moved: Sequence[Moved]) -> None:
-    freed = [answer.freed for answer in moved if answer.freed is not None]
-    measured, expected = sum(item.measured_bytes for item in freed), sum(item.expected_bytes for item in freed)
-    logger.info("offloaded: %d of %d bytes measured as freed", measured, expected)
-
-
-def _part(request: TrainRequest, share: int) -> Train:
-    """Return what one rank is told: ranks that hold the model together are given the same share."""
-    return Train(
-        max_logprob_difference=request.max_logprob_difference,
-        steps=tuple(step[share] for step in request.steps),
-        samples_per_step=request.samples_per_step,
-    )

@@ -1,0 +1,35 @@
+"""What a trainer's ranks are told, and what is said of their answers."""
+
+import logging
+from collections.abc import Sequence
+
+from tandem_api.engine import TrainRequest
+from tandem_checkpoint.process.commands import Moved, Save, Saved, SaveStep, Train
+from tandem_checkpoint.process.ranks import RankGroup
+
+logger = logging.getLogger(__name__)
+
+
+def train_order(request: TrainRequest, share: int) -> Train:
+    """Return what one rank is told: ranks that hold the model together are given the same share."""
+    return Train(
+        max_logprob_difference=request.max_logprob_difference,
+        steps=tuple(step[share] for step in request.steps),
+        samples_per_step=request.samples_per_step,
+    )
+
+
+async def save_policy(group: RankGroup, path: str, is_whole: bool) -> Saved:
+    """Have the first rank save the weights if each holds all of them; else have each rank write its share."""
+    if is_whole:
+        return await group.ask_first(Save(path=path), Saved)
+    await group.ask_first(Save(path=path, step=SaveStep.PREPARE), Saved)
+    await group.ask(lambda _: Save(path=path, step=SaveStep.WRITE), Saved)
+    return await group.ask_first(Save(path=path, step=SaveStep.COMMIT), Saved)
+
+
+def log_freed(moved: Sequence[Moved]) -> None:
+    """Say how much of what should be free is free, as far as it was measured."""
+    freed = [answer.freed for answer in moved if answer.freed is not None]
+    measured, expected = sum(item.measured_bytes for item in freed), sum(item.expected_bytes for item in freed)
+    logger.info("offloaded: %d of %d bytes measured as freed", measured, expected)
