@@ -31,14 +31,14 @@ if __name__ == "__main__":
 import argparse  # noqa: E402
 import json  # noqa: E402
 import platform  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
-from time import monotonic  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair  # noqa: E402
-from benchmarks.switch_bench.result import Result, rounded  # noqa: E402
+from benchmarks.switch_bench.report import Report  # noqa: E402
+from benchmarks.switch_bench.result import Result  # noqa: E402
 
 SAMPLES, QUICK_SAMPLES = 5, 3
 SIZES, QUICK_SIZES = (64, 128, 256, 512, 1024, 2048, 4096), (64, 256, 1024)
@@ -57,25 +57,15 @@ def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Callable[[], Resu
 def run(names: Sequence[str], sizes: Sequence[int], num_samples: int) -> dict[str, object]:
     """Measure the parts that are named, or all; return the result."""
     load_before, every = os.getloadavg()[0], parts(sizes, num_samples)
-    figures: dict[str, float | int] = {}
-    samples: dict[str, Mapping[str, object]] = {}
-    failed: dict[str, str] = {}
+    report = Report()
     for name in names or every:
-        began = monotonic()
-        try:
-            result = every[name]()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts' figures are kept, and it is told
-            failed[name] = f"{type(error).__name__}: {error}"
-        else:
-            figures |= rounded(result.figures)
-            samples[name] = result.samples
-        print(f"{name}: {failed.get(name, 'measured')} in {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        report.add(name, every[name])
     return {
-        "figures": figures,
-        "failed": failed,
+        "figures": report.figures,
+        "failed": report.failed,
         "machine": describe_machine(load_before),
         "versions": {"numpy": version("numpy"), "python": platform.python_version()},
-        "samples": {"of_each": num_samples, **samples},
+        "samples": {"of_each": num_samples, **report.samples},
     }
 
 

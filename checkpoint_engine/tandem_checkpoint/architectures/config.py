@@ -72,16 +72,6 @@ class PolicyConfig:
         """Tell whether a layer, counted from 0, has experts."""
         return self.num_experts > 0 and layer not in self.dense_layers
 
-    def size_of(self, axis: str) -> int:
-        """Return the length of a named axis."""
-        return {
-            "hidden": self.hidden,
-            "vocabulary": self.vocabulary,
-            "intermediate": self.intermediate,
-            "query": self.num_heads * self.head_dim,
-            "key/value": self.num_key_value_heads * self.head_dim,
-        }[axis]
-
 
 def read_policy_config(folder: Path) -> PolicyConfig:
     """Read config.json; raise PolicyFolderError where the folder, the file or a field is missing."""
