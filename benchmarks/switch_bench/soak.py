@@ -2,7 +2,7 @@
 
 Everything is read once an iteration, right after the switch into Infer: all processes are there then, and no switch is
 under way that reading could slow down. A reading takes its time, though: `soak_readings_during_switches` counts those
-that were not over when the next switch began, and the durations of those switches stay in the figures.
+that were not over when the next switch began. They are left out; the durations of those switches stay in the figures.
 """
 
 import subprocess
@@ -52,7 +52,8 @@ def measure_soak(toy: Path, num_switches: int, folder: Path) -> Result:
     samples = {
         "readings": [asdict(reading) for reading in readings],
         "memory_by_program": {
-            program: asdict(found) for program, found in memory_trends(steady_readings(readings)).items()
+            program: asdict(found)
+            for program, found in memory_trends(steady_readings(undisturbed(readings, switches))).items()
         },
         "switches": switch_samples(switches),
     }
@@ -63,8 +64,9 @@ def soak_figures(readings: Sequence[Usage], switches: Sequence[SwitchRecord]) ->
     """Return `soak_<quantity>_per_100_switches` and `_p_value` of each quantity without warm-up, and the tails.
 
     The same of the second half alone ends in `_second_half`: what fills up comes to rest there, what leaks does not.
+    Readings that ran into a switch are left out: a process may have been missing in them.
     """
-    steady = steady_readings(readings)
+    steady = steady_readings(undisturbed(readings, switches))
     figures: dict[str, float | int] = {"soak_switches": len(switches), "soak_readings": len(steady)}
     for quantity in QUANTITIES:
         for suffix, part in (("", steady), ("_second_half", steady[len(steady) // 2 :])):
@@ -75,6 +77,11 @@ def soak_figures(readings: Sequence[Usage], switches: Sequence[SwitchRecord]) ->
     figures["soak_readings_during_switches"] = sum(_falls_into(reading, switches) for reading in readings)
     figures["soak_reading_seconds"] = median(reading.seconds for reading in readings)
     return figures | {f"soak_{key}": value for key, value in tail_figures(switches).items()}
+
+
+def undisturbed(readings: Sequence[Usage], switches: Sequence[SwitchRecord]) -> Sequence[Usage]:
+    """Return the readings during which no switch was made."""
+    return [reading for reading in readings if not _falls_into(reading, switches)]
 
 
 def steady_readings(readings: Sequence[Usage]) -> Sequence[Usage]:

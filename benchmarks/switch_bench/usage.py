@@ -29,6 +29,7 @@ PROGRAMS = (
 )
 ENTRY_POINTS = {"tandem-engine": "engine", "tandem-master": "master", "tandem": "command"}
 BLOCK_BYTES = 512
+OWN_PAGES = ("Pss_Anon:", "Pss_Shmem:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Usage:
     """How long the reading took."""
     processes: int
     memory_bytes: int
-    """Proportional set size of all processes: a page that several share is counted once, in parts."""
+    """Proportional size of all processes' memory, without files: a page that several share is counted in parts."""
     file_descriptors: int
     threads: int
     shm_entries: int
@@ -120,8 +121,10 @@ def _memory_by_program(processes: Iterable[psutil.Process]) -> dict[str, int]:
 
 
 def proportional_bytes(rollup: str) -> int:
-    """Return the proportional set size from the text of /proc/PID/smaps_rollup; 0 for a process that has ended."""
-    return sum(1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    """Return the proportional size of what no file backs, from the text of /proc/PID/smaps_rollup; 0 for a process that
+    has ended. The pages of libraries are left out: how they are shared changes with whatever else the machine runs.
+    """
+    return sum(1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith(OWN_PAGES))
 
 
 def program_of(words: Sequence[str]) -> str:

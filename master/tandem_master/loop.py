@@ -142,17 +142,14 @@ async def _run_loop(office: Office) -> None:
     async with AsyncExitStack() as stack:
         buffer = stack.enter_context(closing(await asyncio.to_thread(open_buffer, settings.state / "buffer.sqlite")))
         client = await stack.enter_async_context(pod_client(settings.token, settings.trust))
-        members = await stack.enter_async_context(watched(office.registry, [keys.members, keys.statuses]))
+        members = await stack.enter_async_context(watched(office.registry, [keys.prefix]))
         pods = settings.job.hybrid_pods
         wanted = hybrid_members(pods)
         waiting = wait_for_members(
             members, keys, wanted, settings.attempt, lambda text: office.board.show(activity=text)
         )
         await office.stop.bound(waiting, grace_seconds=0.0)
-        # One watch over both: the statuses alone would tell of trainers that hold nothing, while their segments hold
-        # it.
-        held = await stack.enter_async_context(watched(office.registry, [keys.prefix]))
-        start = await office.stop.bound(find_start(settings.state, buffer, held, keys, pods), grace_seconds=0.0)
+        start = await office.stop.bound(find_start(settings.state, buffer, members, keys, pods), grace_seconds=0.0)
         await _announce(office, start.generation)
         await forget_weights(office.registry, office.mastership, keys, start)
         trainers = TrainerApi(client, lambda: find_trainers(read_membership(members.values, keys), pods))

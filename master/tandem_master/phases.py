@@ -24,7 +24,7 @@ from tandem_master.members import MemberId, Membership, read_membership
 from tandem_master.readiness import describe_pending, direction_of, missing_shards, pending_members, switch_name
 from tandem_master.serving import Serving
 from tandem_master.tasks import alongside, together
-from tandem_master.watched import WatchedKeys, watched
+from tandem_master.watched import WatchedKeys
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class Parties:
     keys: Keys
     mastership: Mastership
     members: WatchedKeys
-    """The `members/` and `status/` keys."""
+    """The job's keys: `members/`, `status/` and `weights/` are read. One watch for the whole run: gRPC keeps a little
+    memory for each stream that was ever opened."""
     wanted: tuple[MemberId, ...]
     """Members that every switch waits for."""
     journal: Journal
@@ -230,13 +231,12 @@ async def _publish(parties: Parties, desired: Desired, own: Stopwatch) -> Member
         shards = [key for key in values if key.startswith(keys.shards(generation))]
         return shards[:MOST_GUARDED] if missing_shards(values, keys, desired) == () else None
 
-    async with watched(parties.registry, [_weights_prefix(keys, generation)]) as weights:
-        while True:
-            shards = await weights.until(complete)
-            with own.stage("publish"):
-                if await parties.mastership.write_where(shards, keys.published, str(generation)):
-                    return read_membership(parties.members.values, keys)
-            await asyncio.sleep(NOTICE_SECONDS)  # a trainer has just lost its lease: the watch will tell
+    while True:
+        shards = await parties.members.until(complete)
+        with own.stage("publish"):
+            if await parties.mastership.write_where(shards, keys.published, str(generation)):
+                return read_membership(parties.members.values, keys)
+        await asyncio.sleep(NOTICE_SECONDS)  # a trainer has just lost its lease: the watch will tell
 
 
 async def _late(parties: Parties, desired: Desired, seconds: float) -> str:

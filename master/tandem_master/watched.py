@@ -25,17 +25,6 @@ class WatchedKeys:
     def values(self) -> Mapping[str, str]:
         return self._values
 
-    async def drop_vanished(self) -> None:
-        """Forget what is gone from the registry: a watch that was cut does not tell what vanished in the meantime."""
-        before = dict(self._values)
-        present: set[str] = set()
-        for prefix in self._prefixes:
-            present |= set(await self._registry.list(prefix))
-        for key in before.keys() - present:
-            if self._values.get(key) == before[key]:  # else the watch has brought a newer life of the key
-                del self._values[key]
-        self._announce()
-
     async def until(self, accept: Callable[[Mapping[str, str]], T | None]) -> T:
         """Return what `accept` makes of the values, as soon as that is not None. The caller sets the deadline."""
         while True:

@@ -66,7 +66,7 @@ def test_what_comes_once_while_the_job_warms_up_is_no_growth() -> None:
     assert figures["soak_threads_p_value"] == 1.0
 
 
-def test_readings_that_were_not_over_when_a_switch_began_are_counted() -> None:
+def test_readings_that_were_not_over_when_a_switch_began_are_counted_and_left_out() -> None:
     readings = [_reading(number) for number in range(NUM_READINGS)]
 
     between = soak_figures(readings, [item.model_copy(update={"seconds": 0.5}) for item in _switches(103.3)])
@@ -74,6 +74,7 @@ def test_readings_that_were_not_over_when_a_switch_began_are_counted() -> None:
 
     assert between["soak_readings_during_switches"] == 0
     assert within["soak_readings_during_switches"] == 1
+    assert within["soak_readings"] == between["soak_readings"] - 1
     assert within["soak_reading_seconds"] == 0.2
 
 

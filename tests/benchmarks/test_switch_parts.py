@@ -14,7 +14,10 @@ from benchmarks.switch_bench.starts import LargeStarts, TinyStarts
 from benchmarks.switch_bench.switches import VARIANTS, Unavoidable, floor_figures
 from benchmarks.switch_bench.usage import program_of, proportional_bytes
 
-ROLLUP = "00400000-7ffc0 ---p 00000000 00:00 0 [rollup]\nRss:  300 kB\nPss:  120 kB\nPss_Dirty:  80 kB\n"
+ROLLUP = (
+    "00400000-7ffc0 ---p 00000000 00:00 0 [rollup]\nRss:  300 kB\nPss:  150 kB\n"
+    "Pss_Anon:  80 kB\nPss_File:  30 kB\nPss_Shmem:  40 kB\n"
+)
 
 
 def _cycle(total: float, load: float) -> Cycle:
@@ -141,7 +144,7 @@ def test_a_generation_that_answers_otherwise_than_before_is_found_out() -> None:
         answers.check(0, -1.4)
 
 
-def test_memory_is_the_proportional_share_in_bytes() -> None:
+def test_memory_is_the_proportional_share_of_what_no_file_backs_in_bytes() -> None:
     assert proportional_bytes(ROLLUP) == 120 * 1024
     assert proportional_bytes("") == 0
 

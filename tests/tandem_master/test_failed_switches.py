@@ -36,7 +36,7 @@ async def failures_of(state: Path, script: Script, seconds: float) -> Sequence[t
     with open_journal(state) as journal:
         async with (
             elected(registry, KEYS, "toy-master") as mastership,
-            watched(registry, [KEYS.members, KEYS.statuses]) as members,
+            watched(registry, [KEYS.prefix]) as members,
             on_stage(registry, KEYS, PODS, PORT, script),
         ):
             parties = Parties(registry, KEYS, mastership, members, hybrid_members(PODS), journal, failed=hear)

@@ -93,7 +93,7 @@ async def performed(
     with open_journal(state) as journal:
         async with (
             elected(registry, KEYS, "toy-master") as mastership,
-            watched(registry, [KEYS.members, KEYS.statuses]) as members,
+            watched(registry, [KEYS.prefix]) as members,
             on_stage(registry, KEYS, PODS, PORT, script),
         ):
             parties = Parties(registry, KEYS, mastership, members, wanted, journal, "toy-master")

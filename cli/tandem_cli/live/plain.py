@@ -32,8 +32,8 @@ def _phase(old: LiveState, new: LiveState) -> list[str]:
 
 
 def _new_switches(old: LiveState, new: LiveState) -> list[SwitchRecord]:
-    """Switches are only ever added, so the new ones are the last."""
-    return list(new.history.switches[len(old.history.switches) :])
+    known = {(record.epoch, record.started_at) for record in old.history.switches}
+    return [record for record in new.history.switches if (record.epoch, record.started_at) not in known]
 
 
 def _new_iterations(old: LiveState, new: LiveState) -> list[IterationRecord]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from tandem_api.history import Record, RunEnded, SwitchRecord
+from tandem_api.history import Record, RunEnded
 from tandem_api.registry import Desired, Keys, MemberState, MemberStatus, Progress, Role
 from tandem_cli.report.history import History, extend
 
@@ -35,7 +35,7 @@ class LiveState:
     progress: Progress | None = None
     """How the master says it is doing."""
     history: History = field(default_factory=History)
-    """Iterations and switches so far, those of earlier runs included."""
+    """Iterations so far, those of earlier runs included, and the newest switches: a part of what is on disk."""
 
     @property
     def complete_iterations(self) -> int:
@@ -117,20 +117,17 @@ def with_status(state: LiveState, member: Member, status: MemberStatus | None) -
 
 
 def with_records(state: LiveState, records: Iterable[Record]) -> LiveState:
-    """Return the state after the master wrote records. Switches that were told before lose their stages and their
-    critical path: most of a long run's history, and nothing here asks for them again.
+    """Return the state after the master wrote records. Of the switches that were told before only the last of each
+    direction stays, and no phase does: a run may be long, and nothing here asks for them again.
     """
-    told = tuple(map(_without_stages, state.history.switches))
-    return with_history(state, extend(replace(state.history, switches=told), records))
+    told = {switch.direction: switch for switch in state.history.switches}
+    last = tuple(sorted(told.values(), key=lambda switch: switch.started_at))
+    return with_history(state, extend(replace(state.history, switches=last, phases=()), records))
 
 
 def with_history(state: LiveState, history: History) -> LiveState:
     """Return the state with a history that was read anew."""
     return replace(state, history=history)
-
-
-def _without_stages(switch: SwitchRecord) -> SwitchRecord:
-    return switch.model_copy(update={"stages": (), "critical_path": None}) if switch.stages else switch
 
 
 def _has_arrived(status: MemberStatus, epoch: int) -> bool:

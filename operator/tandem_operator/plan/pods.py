@@ -34,6 +34,8 @@ LOCKED_DOWN: dict[str, JsonValue] = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 """Security context of every container."""
+MASTER_ARENAS = "1"
+"""glibc's heaps of the master: one for each of its twenty threads would fragment, and grow as long as a job runs."""
 
 
 def pods(job: RLJob, surroundings: Surroundings) -> tuple[Pod, ...]:
@@ -56,6 +58,7 @@ def _master(job: RLJob, surroundings: Surroundings) -> PodSpec:
             *environment(job, surroundings),
             EnvVar(name="TANDEM_STATE", value=STATE_PATH),
             EnvVar(name="TANDEM_METRICS_PORT", value=str(METRICS_PORT)),
+            EnvVar(name="MALLOC_ARENA_MAX", value=MASTER_ARENAS),
         ),
         ports=(ContainerPort(name="metrics", container_port=METRICS_PORT),),
         volume_mounts=(*configuration_mounts(job, surroundings), STATE_MOUNT),
