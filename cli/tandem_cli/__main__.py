@@ -6,6 +6,7 @@ from importlib.metadata import version
 import click
 
 from tandem_cli.errors import CommandError
+from tandem_cli.rollouts import rollouts
 from tandem_cli.trace import trace
 from tandem_cli.up import up
 from tandem_cli.validate import validate
@@ -17,6 +18,7 @@ def cli() -> None:
     """Train and serve one policy on the same devices, in turns."""
 
 
+cli.add_command(rollouts)
 cli.add_command(trace)
 cli.add_command(up)
 cli.add_command(validate)

@@ -59,20 +59,24 @@ def segment_row(trajectory_id: str, position: int, segment: TokenSegment) -> tup
     )
 
 
-def read_trajectories(connection: sqlite3.Connection, condition: str) -> tuple[Trajectory, ...]:
+def read_trajectories(
+    connection: sqlite3.Connection, condition: str, values: Sequence[object] = ()
+) -> tuple[Trajectory, ...]:
     """Return the trajectories for which `condition`, an SQL expression of this package over columns of
-    `trajectories`, holds; in order of creation, with their segments."""
+    `trajectories`, holds; in order of creation, with their segments. `values`: those of its question marks."""
     segments: dict[str, list[TokenSegment]] = {}
     query = (
         f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE trajectory_id IN (SELECT id FROM trajectories WHERE {condition})"
         " ORDER BY trajectory_id, position"
     )
-    for trajectory_id, generation, token_ids, logprobs in connection.execute(query):
+    for trajectory_id, generation, token_ids, logprobs in connection.execute(query, values):
         segment = TokenSegment(
             generation=generation, token_ids=unpack_tokens(token_ids), logprobs=unpack_logprobs(logprobs)
         )
         segments.setdefault(trajectory_id, []).append(segment)
-    rows = connection.execute(f"SELECT {TRAJECTORY_COLUMNS} FROM trajectories WHERE {condition} ORDER BY ordinal")
+    rows = connection.execute(
+        f"SELECT {TRAJECTORY_COLUMNS} FROM trajectories WHERE {condition} ORDER BY ordinal", values
+    )
     return tuple(_trajectories(rows, segments))
 
 
