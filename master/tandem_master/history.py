@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
-from tandem_api.history import IterationRecord, PhaseRecord, RunEnded, RunStarted, SwitchRecord
+from tandem_api.history import (
+    CheckpointRecord,
+    IterationRecord,
+    PhaseRecord,
+    RunEnded,
+    RunStarted,
+    SelfTestRecord,
+    SwitchRecord,
+)
 
-AnyRecord = RunStarted | SwitchRecord | PhaseRecord | IterationRecord | RunEnded
+AnyRecord = RunStarted | SwitchRecord | PhaseRecord | IterationRecord | CheckpointRecord | SelfTestRecord | RunEnded
 
 
 class History:

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from tandem_api.history import IterationRecord, PhaseRecord, RunStarted, SwitchRecord
+from tandem_api.history import CheckpointRecord, IterationRecord, PhaseRecord, RunStarted, SwitchRecord
 from tandem_api.job.status import Direction
 from tandem_api.metrics import (
     TOTAL,
@@ -43,12 +43,23 @@ class MasterMetrics:
         self._activities = self._counter("activity_seconds", "What the job's time went to.", "activity")
         self._iterations = self._counter("iterations", "Iterations that were committed.")
         self._tokens = self._counter("sampled_tokens", "Tokens sampled in committed iterations.")
+        self._repeats = self._counter("repeats", "Trajectories that were stopped because they repeated themselves.")
+        self._groups = self._counter(
+            "groups", "Groups of committed iterations, by whether they had a gradient.", "signal"
+        )
+        self._refills = self._counter("refills", "Problems drawn in place of groups without signal.")
+        self._checkpoints = self._counter("checkpoints", "Checkpoints, by how they ended.", "result")
+        self._checkpoint_wait = self._counter("checkpoint_wait_seconds", "Time that the job waited for checkpoints.")
+        for result in ("Done", "Failed"):
+            self._checkpoints.labels(result)
         self._reward = self._gauge("reward", "Mean reward of the last committed iteration, without the length reward.")
         self._iteration = self._gauge("iteration", "Complete iterations.")
         self._generation = self._gauge("generation", "Generation that the last switch was about.")
         self._epoch = self._gauge("epoch", "Number of the last switch.")
         for direction in Direction:
             self._switches.labels(direction, SwitchResult.DONE, Interruption.NONE)
+        for signal in ("yes", "no"):
+            self._groups.labels(signal)
         for wait in Wait:
             self._deadlines.labels(wait)
         for activity in Activity:
@@ -65,6 +76,9 @@ class MasterMetrics:
                 self._activities.labels(record.phase.value).inc(record.seconds)
             case IterationRecord():
                 self._committed(record)
+            case CheckpointRecord():
+                self._checkpoints.labels("Failed" if record.error else "Done").inc()
+                self._checkpoint_wait.inc(record.waited_seconds)
 
     def switch_failed(self, direction: Direction, reason: SwitchReason) -> None:
         """Count a switch of the whole job that failed."""
@@ -98,6 +112,10 @@ class MasterMetrics:
     def _committed(self, record: IterationRecord) -> None:
         self._iterations.inc()
         self._tokens.inc(record.sampled_tokens)
+        self._repeats.inc(record.repeats)
+        self._groups.labels("yes").inc(record.groups - record.groups_without_signal)
+        self._groups.labels("no").inc(record.groups_without_signal)
+        self._refills.inc(record.refills)
         self._reward.set(record.reward)
         self._iteration.set(record.iteration)
 

@@ -1,18 +1,29 @@
 """A local HTTP server that speaks as the pods do: completions, training, saving."""
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, StepMetrics, TrainRequest, TrainResponse
+from tandem_api.engine import (
+    CheckpointRequest,
+    CheckpointStep,
+    ProblemDetails,
+    SaveRequest,
+    SaveResponse,
+    SaveStep,
+    StepMetrics,
+    TrainRequest,
+    TrainResponse,
+)
 from tests.tandem_master.texts import EOS, VOCABULARY
 
 TOKEN = "secret"
@@ -24,6 +35,8 @@ class EngineStub:
 
     def __init__(self, solutions: Mapping[str, str]) -> None:
         self.solutions = {_tokens(prompt): (*_tokens(answer), EOS) for prompt, answer in solutions.items()}
+        self.hopeless: set[str] = set()
+        """Prompts that no sample solves."""
         self.num_before_holding: int | None = None
         """Answers after which completions hang until their client goes."""
         self.refusal: str | None = None
@@ -31,7 +44,12 @@ class EngineStub:
         self.broken_epochs: frozenset[int] = frozenset()
         """Epochs in which a rank ends during /v1/train."""
         self.broken_saves: set[str] = set()
-        """Names of folders at which a rank ends during /v1/save, once each."""
+        """Names of folders at which a rank ends as they are begun, once each."""
+        self.num_full = 0
+        """Checkpoints that find the disk full."""
+        self.writing_began = asyncio.Event()
+        self.writing_may_end = asyncio.Event()
+        self.writing_may_end.set()
         self.training_may_end = asyncio.Event()
         self.training_may_end.set()
         self.held = asyncio.Event()
@@ -45,6 +63,9 @@ class EngineStub:
         self.made = {0}
         """Generations that there are: the initial policy, and what came of every training."""
         self.saved: list[str] = []
+        self.save_steps: list[SaveStep] = []
+        """Names of the folders that were put in their place."""
+        self.first_saved = asyncio.Event()
 
     def app(self) -> Starlette:
         return Starlette(
@@ -52,6 +73,7 @@ class EngineStub:
                 Route("/v1/completions", self._complete, methods=["POST"]),
                 Route("/v1/train", self._train, methods=["POST"]),
                 Route("/v1/save", self._save, methods=["POST"]),
+                Route("/v1/checkpoints", self._checkpoint, methods=["POST"]),
             ]
         )
 
@@ -62,9 +84,8 @@ class EngineStub:
             return await self._hang(request)
         prompt = tuple(body["prompt"])
         self.answered.append((prompt, body["seed"]))
-        return JSONResponse(
-            {"choices": [self._choice(prompt, index, body["max_tokens"]) for index in range(body["n"])]}
-        )
+        choices = [self._choice(prompt, index, body["max_tokens"]) for index in range(body["n"])]
+        return Response(streamed(choices), media_type="text/event-stream")
 
     async def _hang(self, request: Request) -> Response:
         self.held.set()
@@ -76,7 +97,8 @@ class EngineStub:
 
     def _choice(self, prompt: tuple[int, ...], index: int, max_tokens: int) -> dict[str, object]:
         end = prompt.index(VOCABULARY["="]) + 1
-        rest = (WRONG if index % 2 else self.solutions[prompt[:end]])[len(prompt) - end :]
+        is_wrong = index % 2 or prompt[:end] in map(_tokens, self.hopeless)
+        rest = (WRONG if is_wrong else self.solutions[prompt[:end]])[len(prompt) - end :]
         return {
             "index": index,
             "token_ids": list(rest[:max_tokens]),
@@ -96,17 +118,40 @@ class EngineStub:
         self.train_requests.append(body)
         self.made.add(body.generation + 1)
         steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0) for _ in body.steps)
-        answer = TrainResponse(max_abs_logprob_difference=1e-6, kl=0.01, steps=steps, num_tokens=10, seconds=0.0)
+        answer = TrainResponse(
+            max_abs_logprob_difference=1e-6, num_logprobs=9, kl=0.01, steps=steps, num_tokens=10, seconds=0.0
+        )
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def _save(self, request: Request) -> Response:
-        folder = Path(SaveRequest.model_validate_json(await request.body()).path)
-        if folder.name in self.broken_saves:
-            self.broken_saves.remove(folder.name)
-            return _problem(500, "rank 0 ended: killed by SIGKILL")
+        body = SaveRequest.model_validate_json(await request.body())
+        self.save_steps.append(body.step)
+        return await self._put_in_place(Path(body.path))
+
+    async def _checkpoint(self, request: Request) -> Response:
+        body = CheckpointRequest.model_validate_json(await request.body())
+        folder = Path(body.path)
+        match body.step:
+            case CheckpointStep.BEGIN:
+                if folder.name in self.broken_saves:
+                    self.broken_saves.remove(folder.name)
+                    return _problem(500, "rank 0 ended: killed by SIGKILL")
+            case CheckpointStep.PREPARE:
+                if self.num_full > 0:
+                    self.num_full -= 1
+                    return _problem(507, f"{folder}: cannot be written (No space left on device); free space")
+            case CheckpointStep.WRITE:
+                self.writing_began.set()
+                await self.writing_may_end.wait()
+            case CheckpointStep.COMMIT:
+                return await self._put_in_place(folder)
+        return _saved(folder)
+
+    async def _put_in_place(self, folder: Path) -> Response:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         self.saved.append(folder.name)
-        return Response(SaveResponse(path=str(folder), num_bytes=0).model_dump_json(), media_type="application/json")
+        self.first_saved.set()
+        return _saved(folder)
 
 
 @asynccontextmanager
@@ -122,6 +167,16 @@ async def serving(stub: EngineStub) -> AsyncIterator[int]:
         server.should_exit = True
         await task
         listener.close()
+
+
+def streamed(choices: Sequence[Mapping[str, object]]) -> str:
+    """Return an answer as it streams in, each of `choices` in an event of its own."""
+    events = [json.dumps({"id": "cmpl-1", "choices": [choice]}) for choice in choices]
+    return "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
+
+
+def _saved(folder: Path) -> Response:
+    return Response(SaveResponse(path=str(folder), num_bytes=0).model_dump_json(), media_type="application/json")
 
 
 def _problem(status: int, detail: str) -> Response:

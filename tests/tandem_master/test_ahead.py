@@ -20,6 +20,7 @@ from tandem_master.watched import watched
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_master.cast import Script
 from tests.tandem_master.conftest import Job
+from tests.tandem_master.engine_stub import streamed
 from tests.tandem_master.test_dispatch import CHOICE
 from tests.tandem_master.texts import trajectory
 
@@ -27,7 +28,7 @@ SOON = 5.0
 KEYS = Keys("default", "toy")
 INFER = Desired(epoch=3, phase=Phase.INFER, generation=1, iteration=2, deadline=0.0)
 FIRST, SECOND = (Ask((trajectory(name),), (7, 8), max_tokens=4, seed=11) for name in "ab")
-ANSWER = httpx.Response(200, json={"choices": [{"index": 0, **CHOICE}]})
+ANSWER = httpx.Response(200, text=streamed([{"index": 0, **CHOICE}]))
 A, B = "http://a:8000", "http://b:8000"
 
 Handler = Callable[[httpx.Request], Coroutine[Any, Any, httpx.Response]]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tandem_api.trajectory import TrajectoryState
-from tandem_master.buffer.store import Buffer, open_buffer
+from tandem_master.buffer.store import Buffer, Outcome, open_buffer
 from tandem_master.errors import BufferStateError
 from tandem_master.retention import Retention
+from tandem_master.rewards.verdict import Trouble, Verdict
 from tandem_master.sampling.state import Draw, Tally
 from tests.tandem_master.texts import finished, segment, trajectory, unfinished
 
@@ -210,3 +211,36 @@ def test_a_file_of_another_version_is_refused(path: Path, buffer: Buffer) -> Non
 
     with pytest.raises(BufferStateError, match=r"another version of Tandem \(99\)"):
         open_buffer(path)
+
+
+def test_a_group_goes_on_without_a_member_that_no_reward_function_could_score(buffer: Buffer) -> None:
+    begin(buffer, 1, "a", "b", "c")
+    verdicts = {"judge": Verdict(trouble=Trouble.TIMED_OUT, detail="no answer within 30 s")}
+    ended = trajectory("c", segment(0, 5, 0), group="1-g").model_copy(
+        update={"state": TrajectoryState.UNSCORED, "finish_reason": "stop"}
+    )
+    buffer.record(1, [Outcome(ended, None, verdicts)])
+    buffer.record(1, [finished(trajectory("a", segment(0, 5, 0), group="1-g"))])
+    before = buffer.complete_groups()
+
+    buffer.record(1, [finished(trajectory("b", segment(0, 6, 0), group="1-g"), reward=0.0)])
+
+    assert before == ()
+    assert [[item.trajectory.id for item in group] for group in buffer.complete_groups()] == [["a", "b"]]
+    assert [marks.reward for marks in buffer.marks_of("1-g")] == [1.0, 0.0]
+    assert buffer.unfinished() == ()
+    buffer.commit(1, ["a", "b"])
+    assert buffer.tallies() == {"p": Tally(2, 1)}
+
+
+def test_a_buffer_of_the_version_before_is_taken_over(buffer: Buffer, path: Path) -> None:
+    run_two_iterations(buffer)
+    buffer.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("ALTER TABLE trajectories DROP COLUMN terms; PRAGMA user_version = 1;")
+
+    with closing(open_buffer(path)) as again:
+        begin(again, 4, "e")
+        again.record(4, [finished(trajectory("e", segment(3, 4, 0), group="4-g"))])
+
+        assert [group[0].trajectory.id for group in again.complete_groups()] == ["d", "e"]

@@ -1,5 +1,6 @@
 """Problem sets and the policy's tokenizer, with mistakes named by file and line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,12 @@ def test_a_problem_of_the_buffer_that_is_gone_from_the_data_is_named(tmp_path: P
 
     with pytest.raises(BufferStateError, match="problem digits/9 of the replay buffer is not there any more"):
         catalogue.problem("digits/9")
+
+
+@pytest.mark.parametrize("quantization", [None, {"quant_method": "fp8"}])
+def test_a_policy_that_is_served_in_fp8_is_known(tmp_path: Path, quantization: dict[str, str] | None) -> None:
+    folder = write_policy(tmp_path / "policy")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+
+    assert read_policy_text(folder).is_quantised is (quantization is not None)

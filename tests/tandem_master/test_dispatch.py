@@ -12,13 +12,15 @@ from tandem_master.rollout import dispatch as dispatching
 from tandem_master.rollout.ahead import Ahead
 from tandem_master.rollout.dispatch import dispatch
 from tandem_master.rollout.pool import ServerPool
+from tandem_master.rollout.repeats import RepeatRule
 from tandem_master.rollout.segments import Ask, Completion, FinishReason
 from tandem_master.rollout.server import CompletionApi, request_body
+from tests.tandem_master.engine_stub import streamed
 from tests.tandem_master.texts import trajectory
 
 ASK = Ask((trajectory("a"), trajectory("b")), (7, 8), max_tokens=4, seed=11)
 CHOICE = {"token_ids": [5, 0], "logprobs": {"token_logprobs": [-0.25, -0.5]}, "finish_reason": "stop", "text": "x"}
-GOOD = {"choices": [{"index": 1, **CHOICE}, {"index": 0, **CHOICE, "token_ids": [6, 0]}], "usage": {}}
+GOOD = streamed([{"index": 1, **CHOICE}, {"index": 0, **CHOICE, "token_ids": [6, 0]}])
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -37,16 +39,18 @@ async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
     """Send ASK to a world of servers that answer by `handler`, and return what is delivered."""
     delivered: list[tuple[Completion, ...]] = []
 
-    async def deliver(_: Ask, completions: tuple[Completion, ...]) -> None:
+    async def deliver(_: Ask, completions: tuple[Completion, ...]) -> tuple[Ask, ...]:
         delivered.append(completions)
+        return ()
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
         await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of(*servers), deliver)
     return delivered[0]
 
 
-async def ignore(_: Ask, __: tuple[Completion, ...]) -> None:
+async def ignore(_: Ask, __: tuple[Completion, ...]) -> tuple[Ask, ...]:
     """Take a delivery that a test does not look at."""
+    return ()
 
 
 def test_every_parameter_that_changes_the_distribution_is_given() -> None:
@@ -55,11 +59,11 @@ def test_every_parameter_that_changes_the_distribution_is_given() -> None:
     assert body["prompt"] == [7, 8]
     assert (body["n"], body["max_tokens"], body["seed"]) == (2, 4, 11)
     assert (body["temperature"], body["top_p"], body["top_k"], body["repetition_penalty"]) == (0.7, 1.0, -1, 1.0)
-    assert (body["logprobs"], body["return_token_ids"]) == (0, True)
+    assert (body["logprobs"], body["return_token_ids"], body["stream"]) == (0, True, True)
 
 
 async def test_completions_come_in_the_order_of_their_index() -> None:
-    completions = await answers(lambda _: httpx.Response(200, json=GOOD), "http://a")
+    completions = await answers(lambda _: httpx.Response(200, text=GOOD), "http://a")
 
     assert completions == (
         Completion((6, 0), (-0.25, -0.5), FinishReason.STOP),
@@ -71,7 +75,7 @@ async def test_a_request_goes_to_another_server_when_one_is_gone() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.host == "a":
             raise httpx.ConnectError("refused")
-        return httpx.Response(200, json=GOOD)
+        return httpx.Response(200, text=GOOD)
 
     assert len(await answers(handler, "http://a", "http://b")) == 2
 
@@ -80,7 +84,7 @@ async def test_servers_that_die_one_after_the_other_do_not_use_up_a_requests_att
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.host != "e":
             raise httpx.ReadError("connection reset by peer")
-        return httpx.Response(200, json=GOOD)
+        return httpx.Response(200, text=GOOD)
 
     assert len(await answers(handler, *(f"http://{name}" for name in "abcde"))) == 2
 
@@ -92,7 +96,7 @@ async def test_a_dead_server_is_asked_once_and_not_by_every_request() -> None:
         hosts.append(request.url.host)
         if request.url.host == "a":
             raise httpx.ConnectError("refused")
-        return httpx.Response(200, json=GOOD)
+        return httpx.Response(200, text=GOOD)
 
     pool = pool_of("http://a", "http://b", max_outstanding=2)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
@@ -129,7 +133,7 @@ async def test_a_request_at_a_server_that_leaves_goes_to_another_one() -> None:
         asked.put_nowait(request.url.host)
         if request.url.host == "a":
             await asyncio.sleep(60)
-        return httpx.Response(200, json=GOOD)
+        return httpx.Response(200, text=GOOD)
 
     pool = pool_of("http://a", "http://b")
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client, asyncio.timeout(5):
@@ -165,14 +169,72 @@ async def test_an_answer_without_logprobs_is_named() -> None:
     choice = {key: value for key, value in CHOICE.items() if key != "logprobs"}
 
     with pytest.raises(RolloutError, match=r"its answer cannot be used: choices.0.logprobs: Field required"):
-        await answers(lambda _: httpx.Response(200, json={"choices": [{"index": 0, **choice}]}), "http://a")
+        await answers(lambda _: httpx.Response(200, text=streamed([{"index": 0, **choice}])), "http://a")
 
 
-async def test_too_few_samples_are_named() -> None:
-    body = json.dumps({"choices": [{"index": 0, **CHOICE}]})
+async def test_a_sample_that_was_not_asked_for_is_named() -> None:
+    body = streamed([{"index": 2, **CHOICE}])
 
-    with pytest.raises(RolloutError, match="2 samples were asked for, 1 came"):
+    with pytest.raises(RolloutError, match="cannot be used: 2 samples were asked for, and number 2 came"):
         await answers(lambda _: httpx.Response(200, text=body), "http://a")
+
+
+async def test_a_stream_that_ends_before_its_samples_goes_to_another_server() -> None:
+    short = streamed([{"index": 0, **CHOICE}])
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=short if request.url.host == "a" else GOOD)
+
+    assert len(await answers(handler, "http://a", "http://b")) == 2
+
+
+async def test_an_error_in_a_stream_goes_to_another_server() -> None:
+    broken = 'data: {"error": {"message": "out of memory", "code": 500}}\n\ndata: [DONE]\n\n'
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=broken if request.url.host == "a" else GOOD)
+
+    assert len(await answers(handler, "http://a", "http://b")) == 2
+
+
+async def test_what_comes_in_many_events_is_put_together() -> None:
+    more = {"index": 0, "token_ids": [4], "logprobs": {"token_logprobs": [-1.0]}, "finish_reason": None}
+    end = {"index": 0, "token_ids": [], "logprobs": {"token_logprobs": []}, "finish_reason": "length"}
+    body = streamed([more, {"index": 1, **CHOICE}, {**more, "token_ids": [5]}, end])
+
+    completions = await answers(lambda _: httpx.Response(200, text=body), "http://a")
+
+    assert completions[0] == Completion((4, 5), (-1.0, -1.0), FinishReason.LENGTH)
+
+
+async def test_an_answer_is_cut_where_a_response_repeats_itself_and_the_others_go_on_from_there() -> None:
+    rule = RepeatRule(window_tokens=6, ngram_tokens=1, max_share=0.5)
+    loop = {"index": 0, "token_ids": [5] * 20, "logprobs": {"token_logprobs": [-1.0] * 20}, "finish_reason": None}
+    more = {"index": 1, "token_ids": [4, 6], "logprobs": {"token_logprobs": [-1.0] * 2}, "finish_reason": None}
+    body = streamed([more, loop, {"index": 1, **CHOICE}])
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, text=body))) as client:
+        first, second = await CompletionApi(client, 0.7, rule).complete("http://a", ASK)
+
+    assert first == Completion((5,) * 6, (-1.0,) * 6, FinishReason.REPEAT)
+    assert second == Completion((4, 6), (-1.0, -1.0), FinishReason.ABORT)
+
+
+async def test_what_an_answer_leads_to_is_asked_too() -> None:
+    follow_up = Ask((trajectory("c"), trajectory("d")), (7, 8), max_tokens=4, seed=12)
+    seeds: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seeds.append(json.loads(request.content)["seed"])
+        return httpx.Response(200, text=GOOD)
+
+    async def deliver(ask: Ask, _: tuple[Completion, ...]) -> tuple[Ask, ...]:
+        return (follow_up,) if ask is ASK else ()
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
+        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of("http://a"), deliver)
+
+    assert seeds == [11, 12]
 
 
 async def test_the_least_busy_server_is_taken() -> None:

@@ -1,7 +1,8 @@
 """Questions to the replay buffer of a job, running or ended, from outside: its file is only read."""
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +18,8 @@ FIRST, LAST = (
     f"(SELECT {bound}(generation) FROM segments WHERE trajectory_id = trajectories.id)" for bound in ("MIN", "MAX")
 )
 COLUMNS = (
-    f"id, problem_id, state, iteration, finished_iteration, finish_reason, reward, correct, {NUM_TOKENS}, {FIRST},"
-    f" {LAST}"
+    f"id, problem_id, state, iteration, finished_iteration, finish_reason, reward, correct, terms, {NUM_TOKENS},"
+    f" {FIRST}, {LAST}"
 )
 
 
@@ -61,6 +62,8 @@ class Listed:
     finish_reason: str | None
     reward: float | None
     correct: bool | None
+    terms: Mapping[str, Mapping[str, object]]
+    """What each reward term said: its value, or its trouble and the detail."""
     num_tokens: int
     """Of the response."""
     first_generation: int | None
@@ -88,11 +91,24 @@ class Reader:
             f"SELECT {COLUMNS} FROM trajectories WHERE {condition}"
             f" ORDER BY {ORDERS[order]} {direction} NULLS LAST, ordinal {direction} LIMIT ?"
         )
-        for name, problem, state, drawn, ended, why, reward, correct, tokens, first, last in self._connection.execute(
-            query, [*values, most]
-        ):
-            marks = None if correct is None else bool(correct)
-            yield Listed(name, problem, TrajectoryState(state), drawn, ended, why, reward, marks, tokens, first, last)
+        for (
+            name,
+            problem,
+            state,
+            drawn,
+            ended,
+            why,
+            reward,
+            correct,
+            said,
+            tokens,
+            first,
+            last,
+        ) in self._connection.execute(query, [*values, most]):
+            marks, terms = None if correct is None else bool(correct), json.loads(said) if said else {}
+            yield Listed(
+                *(name, problem, TrajectoryState(state), drawn, ended, why, reward, marks, terms, tokens, first, last)
+            )
 
     def trajectory(self, name: str) -> Trajectory | None:
         """Return one trajectory with its segments, None where there is none of that id."""

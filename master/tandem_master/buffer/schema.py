@@ -3,8 +3,13 @@
 Whatever a rollback must undo carries the iteration or the generation that made it: undoing is deleting by number.
 """
 
-VERSION = 1
+VERSION = 2
 """PRAGMA user_version of a file that this module reads."""
+FROM_1 = """
+ALTER TABLE trajectories ADD COLUMN terms TEXT;
+CREATE INDEX IF NOT EXISTS trajectories_by_training ON trajectories (trained_iteration);
+"""
+"""Makes version 2 of version 1."""
 
 TABLES = """
 CREATE TABLE draws (
@@ -25,11 +30,13 @@ CREATE TABLE trajectories (
     finish_reason      TEXT,
     reward             REAL,
     correct            INTEGER,             -- 1: full marks
-    trained_iteration  INTEGER
+    terms              TEXT,                -- JSON object: reward term -> what it said
+    trained_iteration  INTEGER              -- iteration that trained it, or rejected it
 ) STRICT;
 CREATE INDEX trajectories_by_state ON trajectories (state);
 CREATE INDEX trajectories_by_group ON trajectories (group_id);
 CREATE INDEX trajectories_by_finish ON trajectories (finished_iteration);
+CREATE INDEX trajectories_by_training ON trajectories (trained_iteration);
 
 CREATE TABLE segments (
     trajectory_id TEXT NOT NULL REFERENCES trajectories (id) ON DELETE CASCADE,

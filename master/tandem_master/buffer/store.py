@@ -5,13 +5,14 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
 from tandem_master.errors import BufferStateError
 from tandem_master.retention import Retention
+from tandem_master.rewards.verdict import Verdict
 from tandem_master.sampling.state import Draw, Tally
 
 BUSY_SECONDS = 5.0
@@ -19,9 +20,12 @@ BUSY_SECONDS = 5.0
 
 COMPLETE = (
     "state = 'Finished' AND group_id IN"
-    " (SELECT group_id FROM trajectories WHERE state != 'Trained' GROUP BY group_id HAVING MIN(state = 'Finished'))"
+    " (SELECT group_id FROM trajectories WHERE state NOT IN ('Trained', 'Rejected', 'Unscored')"
+    " GROUP BY group_id HAVING MIN(state = 'Finished'))"
 )
-"""Trajectories of groups whose every member is scored."""
+"""Trajectories of groups whose every member is scored, but for those that no reward function could score."""
+MARKS = "reward, (SELECT COALESCE(SUM(num_tokens), 0) FROM segments WHERE trajectory_id = id), correct"
+"""Columns of Marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,18 @@ class Outcome:
 
     trajectory: Trajectory
     correct: bool | None
+    terms: Mapping[str, Verdict] = field(default_factory=dict)
+    """What each reward term said; empty where none was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What one finished trajectory is judged by."""
+
+    reward: float
+    num_tokens: int
+    """Length of the response."""
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,8 @@ class IterationTotals:
     mean_response_tokens: float
     num_unfinished: int
     num_sampled_tokens: int
+    num_repeats: int
+    """Of those that finished, trajectories that repeated themselves."""
 
 
 class Buffer:
@@ -82,7 +100,7 @@ class Buffer:
             )
             connection.execute(
                 "UPDATE trajectories SET state = 'Unfinished', finished_iteration = NULL, finish_reason = NULL,"
-                " reward = NULL, correct = NULL WHERE finished_iteration > ?",
+                " reward = NULL, correct = NULL, terms = NULL WHERE finished_iteration > ?",
                 [next_iteration],
             )
 
@@ -101,15 +119,57 @@ class Buffer:
                 "INSERT INTO draws VALUES (?, ?, ?)",
                 [iteration, json.dumps(draw.problem_ids), json.dumps(dict(draw.positions))],
             )
-            first = int(connection.execute("SELECT COALESCE(MAX(ordinal), 0) FROM trajectories").fetchone()[0]) + 1
-            connection.executemany(
-                "INSERT INTO trajectories (id, ordinal, iteration, group_id, problem_id, state, prompt_token_ids)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    rows.trajectory_row(ordinal, iteration, trajectory)
-                    for ordinal, trajectory in enumerate(trajectories, start=first)
-                ],
+            _insert(connection, iteration, trajectories)
+
+    def draw_more(self, iteration: int, draw: Draw, trajectories: Sequence[Trajectory]) -> None:
+        """Write down a longer draw of `iteration`, and the trajectories of what was added to it."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE draws SET problem_ids = ?, positions = ? WHERE iteration = ?",
+                [json.dumps(draw.problem_ids), json.dumps(dict(draw.positions)), iteration],
             )
+            _insert(connection, iteration, trajectories)
+
+    def complete_group_ids(self) -> tuple[str, ...]:
+        """Return the groups that complete_groups returns, by name."""
+        with self._reading() as connection:
+            found = connection.execute(f"SELECT group_id FROM trajectories WHERE {COMPLETE} GROUP BY group_id")
+            return tuple(group for (group,) in found)
+
+    def marks_of(self, group: str) -> tuple[Marks, ...]:
+        """Return the marks of every member of a group, none where one is not finished or was trained or rejected."""
+        with self._reading() as connection:
+            query = f"SELECT {MARKS}, state FROM trajectories WHERE group_id = ? AND state != 'Unscored'"
+            found = connection.execute(query, [group]).fetchall()
+        if any(state != TrajectoryState.FINISHED for *_, state in found):
+            return ()
+        return tuple(Marks(reward, tokens, bool(correct)) for reward, tokens, correct, _ in found)
+
+    def marks_in(self, iteration: int) -> tuple[tuple[Marks, ...], ...]:
+        """Return the marks of each group that `iteration` trained or rejected."""
+        with self._reading() as connection:
+            found = connection.execute(
+                f"SELECT group_id, {MARKS} FROM trajectories WHERE trained_iteration = ?", [iteration]
+            ).fetchall()
+        groups: dict[str, list[Marks]] = {}
+        for group, reward, tokens, correct in found:
+            groups.setdefault(group, []).append(Marks(reward, tokens, bool(correct)))
+        return tuple(tuple(group) for group in groups.values())
+
+    def reject(self, iteration: int, group: str) -> int:
+        """Leave a complete group out of training, and return how many `iteration` has left out by now."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE trajectories SET state = 'Rejected', trained_iteration = ?"
+                " WHERE group_id = ? AND state = 'Finished'",
+                [iteration, group],
+            )
+            return _num_rejected(connection, iteration)
+
+    def num_rejected(self, iteration: int) -> int:
+        """Return how many groups `iteration` has left out."""
+        with self._reading() as connection:
+            return _num_rejected(connection, iteration)
 
     def unfinished(self) -> tuple[Trajectory, ...]:
         """Return the trajectories that go on, those without a token included."""
@@ -133,19 +193,20 @@ class Buffer:
         return tuple(tuple(group) for group in groups.values())
 
     def tallies(self) -> Mapping[str, Tally]:
-        """Return tries and successes by problem, over all finished trajectories of committed iterations."""
+        """Return tries and successes by problem, over all scored trajectories of committed iterations."""
         with self._reading() as connection:
             found = connection.execute(
-                "SELECT problem_id, COUNT(*), SUM(correct) FROM trajectories WHERE finished_iteration <="
-                " (SELECT COALESCE(MAX(iteration), 0) FROM iterations) GROUP BY problem_id"
+                "SELECT problem_id, COUNT(correct), SUM(correct) FROM trajectories WHERE finished_iteration <="
+                " (SELECT COALESCE(MAX(iteration), 0) FROM iterations) GROUP BY problem_id HAVING COUNT(correct) > 0"
             )
             return {problem: Tally(tried, correct) for problem, tried, correct in found}
 
     def totals(self, iteration: int) -> IterationTotals:
         """Return what `iteration` has sampled so far, before and after a restart of the master."""
         with self._reading() as connection:
-            finished, reward = connection.execute(
-                "SELECT COUNT(*), COALESCE(AVG(reward), 0.0) FROM trajectories WHERE finished_iteration = ?",
+            finished, reward, repeats = connection.execute(
+                "SELECT COUNT(*), COALESCE(AVG(reward), 0.0), COUNT(*) FILTER (WHERE finish_reason = 'repeat')"
+                " FROM trajectories WHERE finished_iteration = ?",
                 [iteration],
             ).fetchone()
             tokens = connection.execute(
@@ -159,7 +220,7 @@ class Buffer:
             sampled = connection.execute(
                 "SELECT COALESCE(SUM(num_tokens), 0) FROM segments WHERE generation = ?", [iteration - 1]
             ).fetchone()[0]
-        return IterationTotals(finished, reward, tokens / max(1, finished), unfinished, sampled)
+        return IterationTotals(finished, reward, tokens / max(1, finished), unfinished, sampled, repeats)
 
     def commit(self, iteration: int, trained_ids: Sequence[str]) -> None:
         """Make `iteration` count, once: its groups are trained and its successes tallied. Survives a power cut."""
@@ -212,6 +273,8 @@ def open_buffer(path: Path) -> Buffer:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             connection.executescript(f"BEGIN; {schema.TABLES} PRAGMA user_version = {schema.VERSION}; COMMIT;")
+        elif version == 1:
+            connection.executescript(f"BEGIN; {schema.FROM_1} PRAGMA user_version = {schema.VERSION}; COMMIT;")
         elif version != schema.VERSION:
             raise BufferStateError(
                 f"{path}: written by another version of Tandem ({version}); use an empty state folder"
@@ -225,6 +288,26 @@ def open_buffer(path: Path) -> Buffer:
     return Buffer(connection)
 
 
+def _insert(connection: sqlite3.Connection, iteration: int, trajectories: Sequence[Trajectory]) -> None:
+    first = int(connection.execute("SELECT COALESCE(MAX(ordinal), 0) FROM trajectories").fetchone()[0]) + 1
+    connection.executemany(
+        "INSERT INTO trajectories (id, ordinal, iteration, group_id, problem_id, state, prompt_token_ids)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            rows.trajectory_row(ordinal, iteration, trajectory)
+            for ordinal, trajectory in enumerate(trajectories, start=first)
+        ],
+    )
+
+
+def _num_rejected(connection: sqlite3.Connection, iteration: int) -> int:
+    found = connection.execute(
+        "SELECT COUNT(DISTINCT group_id) FROM trajectories WHERE state = 'Rejected' AND trained_iteration = ?",
+        [iteration],
+    )
+    return int(found.fetchone()[0])
+
+
 def _record(connection: sqlite3.Connection, iteration: int, outcome: Outcome) -> None:
     trajectory = outcome.trajectory
     known = connection.execute("SELECT COUNT(*) FROM segments WHERE trajectory_id = ?", [trajectory.id]).fetchone()[0]
@@ -236,9 +319,14 @@ def _record(connection: sqlite3.Connection, iteration: int, outcome: Outcome) ->
             if position >= known
         ],
     )
-    if trajectory.state is TrajectoryState.FINISHED:
+    if trajectory.state in (TrajectoryState.FINISHED, TrajectoryState.UNSCORED):
+        correct = None if trajectory.state is TrajectoryState.UNSCORED else int(bool(outcome.correct))
+        terms = json.dumps({name: asdict(verdict) for name, verdict in outcome.terms.items()})
         connection.execute(
-            "UPDATE trajectories SET state = 'Finished', finished_iteration = ?, finish_reason = ?, reward = ?,"
-            " correct = ? WHERE id = ? AND state = 'Unfinished'",
-            [iteration, trajectory.finish_reason, trajectory.reward, int(bool(outcome.correct)), trajectory.id],
+            "UPDATE trajectories SET state = ?, finished_iteration = ?, finish_reason = ?, reward = ?, correct = ?,"
+            " terms = ? WHERE id = ? AND state = 'Unfinished'",
+            [
+                *(trajectory.state.value, iteration, trajectory.finish_reason, trajectory.reward, correct),
+                *(terms, trajectory.id),
+            ],
         )

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tokenizers import Tokenizer
 
+from tandem_master.data.chat import ChatTemplate, read_chat_template
 from tandem_master.errors import DataError
 
 M = TypeVar("M", bound=BaseModel)
@@ -20,6 +21,7 @@ class ModelConfig(BaseModel):
 
     max_position_embeddings: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
+    quantization_config: JsonValue = None
 
 
 class GenerationConfig(BaseModel):
@@ -38,10 +40,18 @@ class PolicyText:
     eos_token_ids: frozenset[int]
     max_position_embeddings: int | None
     """Longest sequence of the model, None where the folder does not say."""
+    is_quantised: bool = False
+    """Whether servers get rounded weights, FP8 with block scales; a trainer has all their bits."""
+    chat_template: ChatTemplate | None = None
+    """None where the policy's folder has none."""
 
-    def encode(self, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Return the tokens of each prompt, with the special tokens that the tokenizer puts around a text."""
-        return tuple(tuple(encoding.ids) for encoding in self.tokenizer.encode_batch(list(prompts)))
+    def encode(self, prompts: Sequence[str], *, is_chat: bool = False) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each prompt, with the special tokens that the tokenizer puts around a text.
+
+        A chat template puts its own into a text: `is_chat` leaves the tokenizer's away.
+        """
+        encodings = self.tokenizer.encode_batch(list(prompts), add_special_tokens=not is_chat)
+        return tuple(tuple(encoding.ids) for encoding in encodings)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of a response without its end token and without special tokens."""
@@ -64,6 +74,8 @@ def read_policy_text(folder: Path) -> PolicyText:
         tokenizer=_tokenizer(tokenizer_path),
         eos_token_ids=_ids(generation.eos_token_id) or _ids(config.eos_token_id),
         max_position_embeddings=config.max_position_embeddings,
+        is_quantised=config.quantization_config is not None,
+        chat_template=read_chat_template(folder),
     )
 
 

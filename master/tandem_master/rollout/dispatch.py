@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.ahead import Ahead
@@ -18,11 +18,13 @@ MAX_ATTEMPTS = 3
 PAUSE_SECONDS = 0.5
 """Pause after the first failed try; it grows with each."""
 
-Deliver = Callable[[Ask, tuple[Completion, ...]], Awaitable[None]]
+Deliver = Callable[[Ask, tuple[Completion, ...]], Awaitable[Sequence[Ask]]]
+"""Takes in an answer and returns what is to be asked because of it."""
 
 
 async def dispatch(ahead: Ahead, pool: ServerPool, deliver: Deliver) -> None:
-    """Send every request that was not sent ahead, and hand each answer to `deliver` as it comes.
+    """Send every request that was not sent ahead, and hand each answer to `deliver` as it comes; what that returns is
+    sent too.
 
     Errors: RolloutError ends all.
     """
@@ -30,7 +32,9 @@ async def dispatch(ahead: Ahead, pool: ServerPool, deliver: Deliver) -> None:
 
 
 async def _serve(ask: Ask, pool: ServerPool, ahead: Ahead, deliver: Deliver) -> None:
-    await deliver(ask, await _complete(ask, pool, ahead))
+    further = await deliver(ask, await _complete(ask, pool, ahead))
+    if further:
+        await together((_serve(item, pool, ahead, deliver) for item in further), name=f"after {ask.trajectories[0].id}")
 
 
 async def _complete(ask: Ask, pool: ServerPool, ahead: Ahead) -> tuple[Completion, ...]:

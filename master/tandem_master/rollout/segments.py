@@ -10,14 +10,16 @@ from tandem_master.errors import RolloutError
 
 
 class FinishReason(StrEnum):
-    """Why a server stopped sampling."""
+    """Why sampling stopped."""
 
     STOP = "stop"
     """The end-of-sequence token was sampled."""
     LENGTH = "length"
     """The tokens that were asked for are used up."""
     ABORT = "abort"
-    """The server was told to stop; what it had sampled counts."""
+    """The server was told to stop, or its answer was cut; what it had sampled counts."""
+    REPEAT = "repeat"
+    """The response repeated itself, and the server's answer was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,8 @@ def _ask(trajectories: tuple[Trajectory, ...], generation: int, limits: Limits, 
 
 
 def _finish_reason(trajectory: Trajectory, reason: FinishReason, limits: Limits) -> FinishReason | None:
-    if reason is FinishReason.STOP:
-        return FinishReason.STOP
+    if reason in (FinishReason.STOP, FinishReason.REPEAT):
+        return reason
     length = len(trajectory.prompt_token_ids) + trajectory.num_response_tokens
     if length > limits.max_length_tokens:
         raise RolloutError(

@@ -19,8 +19,8 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The problems of one iteration."""
+    """The problems of one iteration: with the tallies, all that the next draw depends on."""
 
     problem_ids: tuple[str, ...]
     positions: Mapping[str, int] = field(default_factory=dict)
-    """Problems drawn from each set so far, this draw included."""
+    """Place of each set in its row of shuffled passes, after this draw: problems that were drawn uniformly so far."""

@@ -7,7 +7,16 @@ from math import isfinite
 from statistics import median
 from typing import Any, Literal
 
-from tandem_api.job.status import Condition, ConditionType, ElasticReadiness, Readiness, RewardStatus, RLJobStatus
+from tandem_api.job.status import (
+    MANY_SILENT_ITERATIONS,
+    Condition,
+    ConditionType,
+    ElasticReadiness,
+    Readiness,
+    RewardStatus,
+    RLJobStatus,
+    describe_silence,
+)
 from tandem_api.registry import Progress
 from tandem_operator.plan.names import role_selector
 from tandem_operator.reconcile.decision import Note
@@ -36,6 +45,7 @@ WARNINGS = frozenset(
         "FailurePolicy",
         "MaxRestartsExceeded",
         "DeadlineExceeded",
+        "AllRewardsEqual",
     }
 )
 """Reasons whose events are warnings."""
@@ -133,6 +143,8 @@ def _worth_telling(condition: Condition) -> bool:
         return condition.reason in NEWS_OF_ADMISSION
     if condition.type is ConditionType.PROGRESSING:
         return condition.reason in NEWS_OF_PROGRESS
+    if condition.type is ConditionType.REWARD_SIGNAL:
+        return condition.reason in WARNINGS
     return condition.status == "True" or condition.reason in WARNINGS
 
 
@@ -170,6 +182,7 @@ def _conditions(
         (ConditionType.SUSPENDED, situation.suspended, *_suspended(situation)),
         (ConditionType.COMPLETED, *_end(situation, situation.ended == "Completed")),
         (ConditionType.FAILED, *_end(situation, failed)),
+        (ConditionType.REWARD_SIGNAL, *_reward_signal(observed.progress)),
     ]
     old = {condition.type: condition for condition in observed.status.conditions}
     return tuple(_condition(observed, old.get(kind), kind, *truth) for kind, *truth in truths)  # type: ignore[arg-type]
@@ -237,6 +250,14 @@ def _engines(observed: Observed, pods: Sequence[PodView], attempt: int, idle: bo
     if current_phase(observed) is not None:
         return "True", "EnginesRegistered", "every engine is registered and has followed a switch"
     return "False", "Starting", starting_activity(observed, "the master has not spoken yet")
+
+
+def _reward_signal(progress: Progress | None) -> tuple[Truth, str, str]:
+    if progress is None or progress.iteration == 0:
+        return "Unknown", "NotYetKnown", "no iteration is complete"
+    if progress.silent_iterations < MANY_SILENT_ITERATIONS:
+        return "True", "RewardsDiffer", ""
+    return "False", "AllRewardsEqual", describe_silence(progress.silent_iterations)
 
 
 def _suspended(situation: Situation) -> tuple[str, str]:

@@ -53,6 +53,7 @@ def test_a_new_job_says_every_condition_on_the_first_visit() -> None:
         "Suspended",
         "Completed",
         "Failed",
+        "RewardSignal",
     ]
     assert {item.observed_generation for item in world.status.conditions} == {1}
     assert world.status.start_time == "2026-01-01T12:00:00Z"

@@ -1,0 +1,127 @@
+"""What streams in from a real vLLM server: the same as a whole answer, and cut where a response repeats itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tandem_api.trajectory import Trajectory
+from tandem_master.rollout import server
+from tandem_master.rollout.repeats import RepeatRule
+from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.server import CompletionApi, request_body
+from tests.tandem_checkpoint.jobs import TOKEN
+from tests.tandem_sidecars.generations import write_generation
+from tests.tandem_sidecars.serving import (
+    LIMIT,
+    PORT,
+    PROMPT,
+    SERVE_SECONDS,
+    Choice,
+    Engine,
+    Logprobs,
+    gap,
+    running_engine,
+)
+from tests.tandem_sidecars.serving import Completion as WholeAnswer
+from tests.tandem_sidecars.training import weights_in
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+
+SEEDS = range(8)
+MAX_TOKENS = 57
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(untied_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """One server for all tests."""
+    folder = tmp_path_factory.mktemp("streams")
+    async with running_engine(untied_policy) as engine:
+        generation = write_generation(untied_policy, weights_in(untied_policy), folder)
+        async with engine.serving(untied_policy, generation):
+            yield engine
+
+
+@pytest.fixture(autouse=True)
+def few_tokens_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "STREAM_TOKENS", 5)
+
+
+def body_that_stops(ask: Ask, temperature: float) -> dict[str, object]:
+    """The master's own; with odd seeds a token is made an end token that this policy samples before long."""
+    return {**request_body(ask, temperature), "stop_token_ids": [7] if ask.seed % 2 else []}
+
+
+async def whole(engine: Engine, ask: Ask) -> Choice:
+    """Ask for the same, all at once."""
+    body = {**body_that_stops(ask, 1.0), "stream": False, "stream_interval": None}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(headers=headers, timeout=SERVE_SECONDS) as client:
+        response = await client.post(f"http://{engine.address}:{PORT}/v1/completions", json=body)
+    return WholeAnswer.model_validate_json(response.raise_for_status().content).choices[0]
+
+
+def ask_for(num_samples: int, seed: int) -> Ask:
+    trajectories = (
+        Trajectory(id=str(i), group="g", problem_id="p", prompt_token_ids=PROMPT) for i in range(num_samples)
+    )
+    return Ask(tuple(trajectories), PROMPT, MAX_TOKENS, seed)
+
+
+async def streamed(engine: Engine, ask: Ask, rule: RepeatRule | None = None) -> Sequence[Completion]:
+    """Ask as the master does."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(headers=headers, timeout=SERVE_SECONDS) as client:
+        return await CompletionApi(client, 1.0, rule).complete(f"http://{engine.address}:{PORT}", ask)
+
+
+async def until_idle(engine: Engine) -> None:
+    """Wait until the server works on no request, by its own count."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    url = f"http://{engine.address}:{PORT}/metrics"
+    async with asyncio.timeout(SERVE_SECONDS), httpx.AsyncClient(headers=headers) as client:
+        while not is_idle((await client.get(url)).text):  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.05)
+
+
+def is_idle(metrics: str) -> bool:
+    line = next(line for line in metrics.splitlines() if line.startswith("vllm:num_requests_running{"))
+    return float(line.rpartition(" ")[2]) == 0
+
+
+async def test_what_streams_in_is_what_a_whole_answer_holds(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "request_body", body_that_stops)
+    at_once = [await whole(engine, ask_for(1, seed)) for seed in SEEDS]
+
+    parts = [(await streamed(engine, ask_for(1, seed)))[0] for seed in SEEDS]
+
+    assert [part.token_ids for part in parts] == [choice.token_ids for choice in at_once]
+    assert [part.logprobs for part in parts] == [choice.logprobs.token_logprobs for choice in at_once]
+    assert [part.finish_reason for part in parts] == [choice.finish_reason for choice in at_once]
+    assert {part.finish_reason for part in parts} == {FinishReason.STOP, FinishReason.LENGTH}
+
+
+async def test_a_server_ends_a_request_that_is_cut_and_what_it_had_sampled_is_right(
+    engine: Engine, untied_policy: Path
+) -> None:
+    rule = RepeatRule(window_tokens=12, ngram_tokens=1, max_share=0.1)
+
+    completions = await streamed(engine, ask_for(8, seed=3), rule)
+    await until_idle(engine)
+
+    ended = {completion.finish_reason for completion in completions}
+    assert FinishReason.REPEAT in ended
+    assert FinishReason.ABORT in ended
+    for_comparison = [
+        Choice(
+            token_ids=completion.token_ids,
+            logprobs=Logprobs(token_logprobs=completion.logprobs),
+            finish_reason=completion.finish_reason,
+        )
+        for completion in completions
+        if completion.token_ids
+    ]
+    assert max(gap(choice, untied_policy) for choice in for_comparison) <= LIMIT
