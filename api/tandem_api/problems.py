@@ -15,7 +15,15 @@ from pydantic_core import ErrorDetails
 from tandem_api.crd import Schema, structural_schema
 from tandem_api.invariant import BROKEN_INVARIANTS
 from tandem_api.job.spec import NAME_PATTERN, NAMESPACE_PATTERN, RLJob
-from tandem_api.job.text import COMMIT, OBJECT_NAME, QUALIFIED_NAME, QUANTITY, REPO
+from tandem_api.job.text import (
+    COMMIT,
+    ENTRY_POINT,
+    OBJECT_NAME,
+    QUALIFIED_NAME,
+    QUANTITY,
+    REPO,
+    WEB_ADDRESS,
+)
 
 Path = tuple[str | int, ...]
 """Field names and list indices from the root of the document."""
@@ -37,6 +45,8 @@ PATTERN_FIXES = {
     OBJECT_NAME: "use lower-case letters, digits, - and ., beginning and ending with a letter or a digit",
     QUALIFIED_NAME: "write a name with a domain, such as kubernetes.io/hostname or rdma/hca",
     REPO: "write the owner and the name, such as Qwen/Qwen3-8B",
+    ENTRY_POINT: "write a module and a function, such as my_rewards:score",
+    WEB_ADDRESS: "write a URL such as http://judge.example/score",
     COMMIT: "write the commit in full, 40 digits of 0-9 and a-f",
 }
 WHOLE_FIXES = {("apiVersion",): "add apiVersion: tandem.dev/v1alpha1", ("kind",): "add kind: RLJob"}

@@ -14,8 +14,9 @@ from tandem_api.job.failure import FailureAction, FailureReason
 from tandem_api.job.immutability import ALWAYS_KEPT, KEPT_WHILE_RUNNING
 from tandem_api.job.operations import GangProvider, SwitchStrategy
 from tandem_api.job.pods import GpuSharing
-from tandem_api.job.policy import BuiltinReward
-from tandem_api.job.recipe import ObjectiveName, SamplingStrategy
+from tandem_api.job.recipe import Normalization, ObjectiveName
+from tandem_api.job.rewards import BuiltinReward
+from tandem_api.job.sampling import DifficultySource, SamplingStrategy
 from tandem_api.job.status import ConditionType
 
 INTRODUCTION = """\
@@ -44,7 +45,9 @@ WORDS = (
     ("spec.hybrid.gpu.sharing", GpuSharing),
     ("spec.rewards[].builtin", BuiltinReward),
     ("spec.recipe.objective.name", ObjectiveName),
+    ("spec.recipe.objective.normalization", Normalization),
     ("spec.recipe.sampling.strategy", SamplingStrategy),
+    ("spec.recipe.sampling.curriculum.difficulty", DifficultySource),
     ("spec.switch.strategy", SwitchStrategy),
     ("spec.failurePolicy.rules[].match.reason", FailureReason),
     ("spec.failurePolicy.rules[].action", FailureAction),

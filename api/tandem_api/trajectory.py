@@ -8,6 +8,15 @@ from pydantic import Field, model_validator
 from tandem_api.resource import Resource
 
 
+class Message(Resource):
+    """One message of a conversation."""
+
+    role: str
+    """Who speaks: system, user, assistant."""
+    content: str
+    """What is said."""
+
+
 class Problem(Resource):
     """One line of a problem set."""
 
@@ -15,10 +24,14 @@ class Problem(Resource):
     """Identity in its set."""
     prompt: str
     """Text the policy is given."""
+    messages: tuple[Message, ...] = ()
+    """The conversation that the text was made of, by the policy's chat template; empty where it was a text at once."""
     answer: str
     """Ground truth."""
     difficulty: float | None = None
     """Label: larger is harder."""
+    data_source: str | None = None
+    """Where the problem is from, for rewards that tell sources apart."""
 
 
 class TokenSegment(Resource):
@@ -47,6 +60,10 @@ class TrajectoryState(StrEnum):
     """Scored, and its group waits to be trained."""
     TRAINED = "Trained"
     """Took part in a committed iteration; never again."""
+    REJECTED = "Rejected"
+    """Scored, and left out with its group, whose samples are all worth the same."""
+    UNSCORED = "Unscored"
+    """Ended, and a reward function said nothing of it in time: it takes part in nothing, its group goes on without."""
 
 
 class Trajectory(Resource):
@@ -65,7 +82,7 @@ class Trajectory(Resource):
     state: TrajectoryState = TrajectoryState.UNFINISHED
     """Where it stands."""
     finish_reason: str | None = None
-    """stop: ended by itself. length: cut at policy.maxLengthTokens."""
+    """stop: ended by itself. length: cut at policy.maxLengthTokens. repeat: stopped, as it repeated itself."""
     reward: float | None = None
     """Sum of the weighted reward terms, without the length reward."""
 

@@ -6,6 +6,7 @@ import yaml
 
 from tandem_api.job import RLJob
 from tandem_api.job.policy import DataSpec, ModelSource, PolicySpec
+from tandem_api.job.rewards import RewardSpec
 from tandem_api.problems import InvalidJob, parse_job
 from tandem_cli.errors import UserError
 
@@ -34,4 +35,13 @@ def resolve_paths(job: RLJob, folder: Path) -> RLJob:
     )
     train = tuple(item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.train)
     data: DataSpec = spec.data.model_copy(update={"train": train})
-    return job.model_copy(update={"spec": spec.model_copy(update={"policy": policy, "data": data})})
+    rewards = tuple(_resolve_reward(term, folder) for term in spec.rewards)
+    return job.model_copy(update={"spec": spec.model_copy(update={"policy": policy, "data": data, "rewards": rewards})})
+
+
+def _resolve_reward(term: RewardSpec, folder: Path) -> RewardSpec:
+    """Return the term with the folder of its modules: the RLJob file's own where it names none."""
+    if term.python is None:
+        return term
+    modules = str((folder / (term.python.folder or ".")).resolve())
+    return term.model_copy(update={"python": term.python.model_copy(update={"folder": modules})})

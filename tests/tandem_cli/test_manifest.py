@@ -73,3 +73,14 @@ def test_a_file_that_is_not_utf_8_is_a_mistake_in_one_line(ground: Ground) -> No
 def test_a_folder_in_place_of_a_file_is_a_mistake_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r": cannot be read \(Is a directory\); give the RLJob's file with -f$"):
         read_job(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "/jobs/first"), ("rewards", "/jobs/first/rewards")])
+def test_a_reward_function_is_looked_for_beside_the_file(given: str | None, found: str) -> None:
+    function = {"entryPoint": "mine:score", **({"folder": given} if given else {})}
+    job = job_with(rewards=[{"name": "mine", "python": function}])
+
+    (term,) = resolve_paths(job, Path("/jobs/first")).spec.rewards
+
+    assert term.python is not None
+    assert term.python.folder == found

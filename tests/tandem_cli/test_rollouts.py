@@ -45,6 +45,7 @@ def test_only_what_is_meant_is_listed_as_json(here: Here, run: Path) -> None:
         "finishReason": "stop",
         "reward": 1.0,
         "correct": True,
+        "terms": {},
         "numTokens": 2,
         "firstGeneration": 0,
         "lastGeneration": 0,

@@ -17,6 +17,12 @@ Label = Annotated[str, Field(min_length=1, max_length=63)]
 """A name in metrics."""
 FilePath = Annotated[str, Field(min_length=1, max_length=1024)]
 """A path as the containers see it."""
+ENTRY_POINT = r"^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+EntryPoint = Annotated[str, Field(pattern=ENTRY_POINT, max_length=253)]
+"""A function in a module: `package.module:name`."""
+WEB_ADDRESS = r"^https?://[^/?#\s]+([/?][^#\s]*)?$"
+WebAddress = Annotated[str, Field(pattern=WEB_ADDRESS, max_length=1024)]
+"""A URL of http or https."""
 Image = Annotated[str, Field(min_length=1, max_length=1024)]
 """A container image."""
 
