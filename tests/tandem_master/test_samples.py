@@ -30,6 +30,13 @@ def test_all_response_tokens_are_in_the_loss_where_old_segments_are_not_excluded
 
     assert [item.first_loss_token for item in samples] == [2, 2, 2]
     assert [len(item.sampled_logprobs) for item in samples] == [2, 4, 3]
+    assert [item.num_old_tokens for item in samples] == [2, 2, 0]
+
+
+def test_where_old_segments_are_excluded_server_and_trainer_are_compared_on_every_token_in_the_loss() -> None:
+    samples = group_samples(GROUP, 4, 0.0, exclude_old_segments=True)
+
+    assert [item.num_old_tokens for item in samples] == [0, 0]
 
 
 def test_the_length_reward_uses_whole_responses() -> None:

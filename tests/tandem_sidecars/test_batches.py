@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem_api.engine import Sample
+from tandem_api.job.recipe import ObjectiveSpec
 from tandem_sidecars.megatron.batches import MicroBatch, idle_micro_batch, make_micro_batches
-from tandem_sidecars.megatron.objective import mirror_descent_loss
+from tandem_sidecars.megatron.objective import Likelihoods, StepSize, policy_loss
 
 CPU = torch.device("cpu")
 VOCABULARY = 11
@@ -99,9 +100,9 @@ def step(batches: list[MicroBatch], num_samples: int) -> tuple[float, torch.Tens
     for batch in batches:
         logprob_BSV = table[batch.token_ids_BS].cumsum(1).tanh().log_softmax(-1)
         logprob_BS = logprob_BSV.gather(-1, batch.labels_BS[..., None])[..., 0]
-        logprob_B = (logprob_BS * batch.mask_BS).sum(1)
-        reference_B = (batch.sampled_BS.double() * batch.mask_BS).sum(1)
-        loss = loss + mirror_descent_loss(logprob_B, reference_B, batch.advantage_B, 0.1, num_samples)
+        sampled_BS = batch.sampled_BS.double()
+        found = Likelihoods(logprob_BS, sampled_BS, sampled_BS, batch.mask_BS)
+        loss = loss + policy_loss(ObjectiveSpec(), found, batch.advantage_B, StepSize(num_samples, 0))
     (gradient,) = torch.autograd.grad(loss, table)
     return loss.item(), gradient
 

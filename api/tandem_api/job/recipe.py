@@ -1,11 +1,12 @@
 """The training recipe: every number of the report's loop, with the report's default where it names one."""
 
 from enum import StrEnum
-from typing import Literal
 
 from pydantic import Field
 
 from tandem_api.invariant import Guarded, Invariant
+from tandem_api.job.repeats import RepeatsSpec
+from tandem_api.job.sampling import SamplingSpec
 from tandem_api.resource import Resource
 
 TOKEN_BUDGET = 8192
@@ -21,9 +22,10 @@ class PartialRolloutSpec(Resource):
     """Most output tokens that a trajectory grows by in one iteration; what is unfinished then goes on in the next.
     At least the longest prompt: a continuation reads its whole prefix again, and a smaller budget would spend more
     on prefixes than on new tokens. At most `spec.policy.maxLengthTokens`, except for the default."""
-    exclude_old_segments: Literal[True] = True
+    exclude_old_segments: bool = True
     """Leave segments sampled with older generations out of the loss (report, section 2.6.2: only the current
-    iteration's segment is on-policy). This release knows no other way."""
+    iteration's segment is on-policy). Otherwise they take part: as they are, or by
+    `spec.recipe.objective.maxImportanceWeight` in proportion to how likely the policy finds them."""
 
 
 class ObjectiveName(StrEnum):
@@ -31,6 +33,24 @@ class ObjectiveName(StrEnum):
 
     MIRROR_DESCENT = "MirrorDescent"
     """Online policy mirror descent, eq. (3) of the report, at sequence level with the mean reward as baseline."""
+    REINFORCE = "Reinforce"
+    """The score function at sequence level with the mean reward as baseline: eq. (3) with tau 0."""
+    RLOO = "RLOO"
+    """REINFORCE, with the mean reward of the other samples of the problem as baseline (arXiv:2402.14740)."""
+    GRPO = "GRPO"
+    """Clipped likelihood ratios of tokens; advantages over the standard deviation of the group (arXiv:2402.03300).
+    Without its divergence to the initial policy, which nobody holds."""
+    DAPO = "DAPO"
+    """GRPO with a wider clip above, normalised over the tokens of a step (arXiv:2503.14476)."""
+
+
+class Normalization(StrEnum):
+    """What a step's sum of losses is divided by."""
+
+    SEQUENCE = "Sequence"
+    """Every response counts the same: the number of samples (GRPO and DAPO: of means over a response's tokens)."""
+    TOKEN = "Token"
+    """Every token counts the same: the number of tokens in the loss."""
 
 
 class ObjectiveSpec(Resource):
@@ -39,12 +59,25 @@ class ObjectiveSpec(Resource):
     name: ObjectiveName = ObjectiveName.MIRROR_DESCENT
     """Which loss."""
     tau: float = Field(default=0.1, ge=0, le=1.0e6)
-    """Weight of the squared log-ratio to the iteration's reference policy (the report names no figure)."""
+    """MirrorDescent: weight of the squared log-ratio to the iteration's reference policy (the report names no
+    figure)."""
+    clip_low: float = Field(default=0.2, ge=0, le=1)
+    """GRPO and DAPO: a token's likelihood ratio counts down to 1 - clipLow; GRPO: and up to 1 + clipLow."""
+    clip_high: float = Field(default=0.28, ge=0, le=1.0e6)
+    """DAPO: a token's likelihood ratio counts up to 1 + clipHigh."""
+    normalization: Normalization | None = None
+    """What a step's losses are divided by. Without it as the objective's authors have it: Token for DAPO, Sequence for
+    all others."""
+    max_importance_weight: float = Field(default=0.0, ge=0, le=1.0e6)
+    """Corrects for tokens that another policy sampled: an older generation, or the server's arithmetic. Their loss is
+    weighted by the likelihood ratio of the trainer's policy to the one that sampled, up to this number
+    (arXiv:1802.01561 truncates so). Of whole responses for objectives at sequence level, of tokens for GRPO and DAPO; 0
+    turns it off."""
     steps_per_iteration: int = Field(default=4, ge=1, le=1024)
     """Optimizer steps over the batch of one iteration; the groups are spread over them."""
     reset_optimizer: bool = True
     """Forget the optimizer's moments at the start of each iteration, as the report does: each iteration is another
-    optimisation problem, since the reference policy has changed."""
+    optimisation problem, since the reference policy has changed. `false`: they stay, and checkpoints hold them."""
 
 
 class LengthRewardSpec(Resource):
@@ -54,22 +87,6 @@ class LengthRewardSpec(Resource):
     """Factor of the length reward; 0 turns it off (the report names no figure)."""
     warmup_iterations: int = Field(default=50, ge=0, le=MAX_ITERATIONS)
     """Iterations without the length reward at the start; constant afterwards."""
-
-
-class SamplingStrategy(StrEnum):
-    """How the problems of an iteration are drawn (report, section 2.3.4)."""
-
-    UNIFORM = "Uniform"
-    """Every problem once, in random order, before any comes again."""
-    PRIORITIZED = "Prioritized"
-    """In proportion to 1 - success rate of the problem so far."""
-
-
-class SamplingSpec(Resource):
-    """Choice of problems."""
-
-    strategy: SamplingStrategy = SamplingStrategy.PRIORITIZED
-    """Rule by which problems are drawn."""
 
 
 class RecipeSpec(Guarded):
@@ -87,6 +104,8 @@ class RecipeSpec(Guarded):
     """Seed of problem choice, batch order and sampling."""
     partial_rollout: PartialRolloutSpec = PartialRolloutSpec()
     """Token budget of a trajectory in one iteration."""
+    repeats: RepeatsSpec = RepeatsSpec()
+    """Responses that repeat themselves."""
     objective: ObjectiveSpec = ObjectiveSpec()
     """The loss and its steps."""
     length_reward: LengthRewardSpec = LengthRewardSpec()

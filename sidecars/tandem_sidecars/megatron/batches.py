@@ -16,13 +16,15 @@ class MicroBatch:
     """One forward pass.
 
     token_ids_BS: int64, inputs. labels_BS: int64, the next tokens. mask_BS: float32, 1 where the label takes part in
-    the loss. sampled_BS: float32, the label's log-probability at sampling, 0 elsewhere. advantage_B: float32.
+    the loss. current_BS: float32, 1 where the current generation sampled such a label. sampled_BS: float32, the
+    label's log-probability at sampling, 0 elsewhere. advantage_B: float32.
     indices: places of its samples in the list that it was made from.
     """
 
     token_ids_BS: torch.Tensor  # noqa: N815 - shape letters
     labels_BS: torch.Tensor  # noqa: N815 - shape letters
     mask_BS: torch.Tensor  # noqa: N815 - shape letters
+    current_BS: torch.Tensor  # noqa: N815 - shape letters
     sampled_BS: torch.Tensor  # noqa: N815 - shape letters
     advantage_B: torch.Tensor  # noqa: N815 - shape letters
     indices: tuple[int, ...]
@@ -70,19 +72,22 @@ def _round_up(length: int, multiple: int) -> int:
 
 def _pad(samples: Sequence[Sample], indices: Sequence[int], shape: tuple[int, int], device: torch.device) -> MicroBatch:
     token_ids, labels = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    mask, sampled, advantage = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape[0])
+    mask, current, sampled = (torch.zeros(shape) for _ in range(3))
+    advantage = torch.zeros(shape[0])
     for row, index in enumerate(indices):
         sample = samples[index]
         ids = torch.tensor(sample.token_ids, dtype=torch.int64)
         token_ids[row, : len(ids) - 1] = ids[:-1]
         labels[row, : len(ids) - 1] = ids[1:]
         mask[row, sample.first_loss_token - 1 : len(ids) - 1] = 1.0
+        current[row, sample.first_loss_token - 1 + sample.num_old_tokens : len(ids) - 1] = 1.0
         sampled[row, sample.first_loss_token - 1 : len(ids) - 1] = torch.tensor(sample.sampled_logprobs)
         advantage[row] = sample.advantage
     return MicroBatch(
         token_ids.to(device),
         labels.to(device),
         mask.to(device),
+        current.to(device),
         sampled.to(device),
         advantage.to(device),
         tuple(indices),
