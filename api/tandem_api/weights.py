@@ -15,7 +15,7 @@ class TensorInfo(Resource):
     name: str
     """Hugging Face on-disk name."""
     dtype: str
-    """torch's name of the number format: float32, bfloat16."""
+    """torch's name of the number format: float32, bfloat16, float8_e4m3fn."""
     shape: tuple[int, ...]
     """Full shape."""
 
@@ -53,8 +53,8 @@ class Piece(Resource):
     """Runs of bytes, all of one length."""
     stride_bytes: int = Field(default=0, ge=0)
     """From the start of one run to that of the next; 0 where there is one only."""
-    crc32: int = Field(ge=0)
-    """CRC-32 (ISO 3309) of its bytes, run after run."""
+    xxh3: int = Field(ge=0)
+    """XXH3 (64 bits, no seed) of its bytes, run after run."""
 
     @property
     def run_bytes(self) -> int:
@@ -85,3 +85,17 @@ class Shard(Resource):
     """Size of the whole segment."""
     pieces: tuple[Piece, ...]
     """What this rank wrote into it."""
+
+
+class BoxFingerprint(Resource):
+    """The fingerprint of one box of one tensor, as somebody holds it: see docs/weights.md. Those of boxes that make up
+    a tensor add up, modulo 2**64, to that of the tensor."""
+
+    tensor: str
+    """Hugging Face on-disk name."""
+    start: tuple[int, ...]
+    """First index of the box on each axis."""
+    stop: tuple[int, ...]
+    """One past the last index of the box on each axis."""
+    value: int = Field(ge=0)
+    """The fingerprint, 64 bits."""

@@ -37,7 +37,7 @@ RECEIVED_BYTES = 1 << 20
 def write_segment(folder: Path, num_bytes: int) -> Shard:
     """Write a generation of random bytes, and return it as one shard."""
     data = random.Random(7).randbytes(PIECE_BYTES)
-    crc32 = checksum(data)
+    xxh3 = checksum(data)
     (folder / segment_name(GENERATION)).write_bytes(data * (num_bytes // PIECE_BYTES))
     pieces = tuple(
         Piece(
@@ -46,7 +46,7 @@ def write_segment(folder: Path, num_bytes: int) -> Shard:
             stop=(PIECE_BYTES,),
             offset_bytes=at,
             num_bytes=PIECE_BYTES,
-            crc32=crc32,
+            xxh3=xxh3,
         )
         for at in range(0, num_bytes, PIECE_BYTES)
     )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.store import Lease, Registry
@@ -152,7 +153,7 @@ async def hurt(injector: Injector, scene: Scene) -> None:
 async def test_a_segment_is_corrupted_between_its_export_and_its_binding(scene: Scene, registry: Registry) -> None:
     segment = scene.place.shared(POD) / "weights-1.segment"
     segment.write_bytes(bytes(64))
-    piece = {"tensor": "w", "offsetBytes": 0, "numBytes": 64, "crc32": 1972184815}
+    piece = {"tensor": "w", "offsetBytes": 0, "numBytes": 64, "xxh3": xxh3_64_intdigest(bytes(64))}
     shard = {"generation": 1, "incarnation": "x", "segment": segment.name, "pieces": [piece]}
     await registry.put(KEYS.desired, WORD)
     await scene.recorder.registry.wait(lambda values: values.get("desired"), WAIT_SECONDS)

@@ -6,11 +6,11 @@ import mmap
 import os
 import shutil
 import time
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from xxhash import xxh3_64_intdigest
 
 from tandem_api.registry import Keys
 from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
@@ -146,7 +146,7 @@ def test_a_rollback_shows_as_what_has_vanished(buffer: Buffer, tmp_path: Path) -
 
 
 def shards(content: bytes) -> dict[str, Value]:
-    piece = PieceValue(tensor="w", offset_bytes=4, num_bytes=4, crc32=zlib.crc32(content[4:8]))
+    piece = PieceValue(tensor="w", offset_bytes=4, num_bytes=4, xxh3=xxh3_64_intdigest(content[4:8]))
     value = ShardValue(generation=0, incarnation="x", segment="weights-0.segment", pieces=(piece,))
     return {"weights/0/shards/pod/0": value}
 

@@ -52,7 +52,7 @@ def test_a_generation_that_is_published_without_its_shards_is_found() -> None:
 
 
 def test_a_published_generation_that_gets_other_bytes_is_found() -> None:
-    assert len(check_whole_weights(followed_by(calm(), shard(crc32=2)))) == 1
+    assert len(check_whole_weights(followed_by(calm(), shard(xxh3=2)))) == 1
 
 
 def test_to_register_the_same_bytes_again_is_harmless() -> None:
@@ -60,10 +60,10 @@ def test_to_register_the_same_bytes_again_is_harmless() -> None:
 
 
 def test_another_lineage_may_give_the_number_again() -> None:
-    assert check_whole_weights(followed_by(calm(), shard(crc32=2, lineage="second"))) == []
+    assert check_whole_weights(followed_by(calm(), shard(xxh3=2, lineage="second"))) == []
 
 
 def test_a_generation_that_was_given_up_may_be_made_again() -> None:
-    history = followed_by(calm(), (LAYOUT[0], None), shard(crc32=2))
+    history = followed_by(calm(), (LAYOUT[0], None), shard(xxh3=2))
 
     assert check_whole_weights(history) == []

@@ -79,7 +79,7 @@ class PieceValue(View):
     tensor: str
     offset_bytes: int
     num_bytes: int
-    crc32: int
+    xxh3: int
 
 
 class ShardValue(View):

@@ -65,8 +65,8 @@ def status(
     return key, value
 
 
-def shard(*, crc32: int = 1, incarnation: str = "t1", lineage: str = "") -> tuple[str, ShardValue]:
-    pieces = (PieceValue(tensor="w", offset_bytes=0, num_bytes=4, crc32=crc32),)
+def shard(*, xxh3: int = 1, incarnation: str = "t1", lineage: str = "") -> tuple[str, ShardValue]:
+    pieces = (PieceValue(tensor="w", offset_bytes=0, num_bytes=4, xxh3=xxh3),)
     value = ShardValue(
         generation=0, incarnation=incarnation, lineage=lineage, segment="weights-0.segment", pieces=pieces
     )

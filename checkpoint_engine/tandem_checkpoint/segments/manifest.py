@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import product
+from math import prod
 
 import numpy as np
-from isal import isal_zlib
 from numpy.lib.stride_tricks import as_strided
 from pydantic import Field
 from typing_extensions import Buffer
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from tandem_api.resource import Resource
 from tandem_api.weights import Piece, Shard
@@ -16,6 +17,12 @@ from tandem_checkpoint.segments.layout import BoxRuns, Placed, SegmentLayout
 
 GATHERED_BYTES = 1 << 20
 """Runs that lie apart are put together up to this size before they are summed: a call a run would take longer."""
+Checksum = xxh3_64
+"""Takes bytes in order (`update`) and tells their checksum (`intdigest`)."""
+
+
+Box = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""A tensor, and the first index of the box and one past the last on each axis."""
 
 
 class BrokenSegment(Exception):  # noqa: N818 - what has happened, not whose mistake it is
@@ -57,9 +64,7 @@ def manifest_of(layout: SegmentLayout, shards: Sequence[Shard], path: str) -> Ma
 
 def manifest_of_pieces(layout: SegmentLayout, generation: int, pieces: tuple[Piece, ...], path: str) -> Manifest:
     """Return the manifest of a segment with these pieces; errors as for manifest_of."""
-    odd = _odd_tensors(layout, pieces)
-    if odd:
-        raise BrokenSegment(f"the registered pieces do not make up {', '.join(odd[:3])} exactly once")
+    _refuse(_odd_tensors(layout, pieces))
     return Manifest(
         generation=generation,
         segment=path,
@@ -77,22 +82,36 @@ def covers(layout: SegmentLayout, pieces: Sequence[Piece]) -> bool:
     return not _odd_tensors(layout, pieces)
 
 
+def check_part(layout: SegmentLayout, pieces: Sequence[Piece], wanted: Iterable[Box]) -> None:
+    """Raise BrokenSegment where a piece lies in a wrong place, or pieces do not make up a wanted box exactly once."""
+    placed = {item.tensor.name: item for parameter in layout.parameters for item in parameter.tensors}
+    by_tensor: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        by_tensor.setdefault(piece.tensor, []).append(piece)
+    odd = {piece.tensor for piece in pieces if not _is_in_place(placed.get(piece.tensor), piece)}
+    for tensor, start, stop in wanted:
+        sizes = (_size_of_both(piece, start, stop) for piece in by_tensor.get(tensor, ()))
+        if sum(sizes) != prod(last - first for first, last in zip(start, stop, strict=True)):
+            odd.add(tensor)
+    _refuse(sorted(odd))
+
+
 def verify(buffer: Buffer, pieces: Iterable[Piece]) -> None:
     """Compare every checksum; raise BrokenSegment naming the tensors that differ."""
     with memoryview(buffer) as view:
-        broken = [piece.tensor for piece in pieces if checksum_of(view, piece) != piece.crc32]
+        broken = [piece.tensor for piece in pieces if checksum_of(view, piece) != piece.xxh3]
     if broken:
         more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise BrokenSegment(f"checksum of {', '.join(broken[:3])}{more} differs from what the trainer registered")
 
 
-def checksum(data: Buffer, before: int = 0) -> int:
-    """Return the CRC-32 of some bytes that follow others, whose CRC-32 is `before`."""
-    return isal_zlib.crc32(data, before)
+def checksum(data: Buffer) -> int:
+    """Return the checksum of some bytes: XXH3 of 64 bits. `Checksum` has the same of bytes that come in parts."""
+    return xxh3_64_intdigest(data)
 
 
 def checksum_of(segment: Buffer, piece: Piece, offset_bytes: int = 0) -> int:
-    """Return the CRC-32 of a piece's bytes. `offset_bytes`: the place in the segment where the buffer begins.
+    """Return the checksum of a piece's bytes. `offset_bytes`: the place in the segment where the buffer begins.
 
     Bytes that the buffer does not have count as missing, so the checksum is wrong then.
     """
@@ -108,10 +127,21 @@ def checksum_of(segment: Buffer, piece: Piece, offset_bytes: int = 0) -> int:
             (piece.stride_bytes, 1),
             writeable=False,
         )
-        crc, step = 0, max(1, GATHERED_BYTES // max(1, piece.run_bytes))
+        found, step = Checksum(), max(1, GATHERED_BYTES // max(1, piece.run_bytes))
         for row in range(0, piece.num_runs, step):
-            crc = checksum(np.ascontiguousarray(rows[row : row + step]).data, crc)
-        return crc
+            found.update(np.ascontiguousarray(rows[row : row + step]).data)
+        return found.intdigest()
+
+
+def _refuse(odd: Sequence[str]) -> None:
+    if odd:
+        raise BrokenSegment(f"the registered pieces do not make up {', '.join(odd[:3])} exactly once")
+
+
+def _size_of_both(piece: Piece, start: tuple[int, ...], stop: tuple[int, ...]) -> int:
+    """Return how many elements a piece and a box of the same tensor have in common."""
+    sides = zip(piece.start, piece.stop, start, stop, strict=True)
+    return prod(max(0, min(its_stop, last) - max(its_start, first)) for its_start, its_stop, first, last in sides)
 
 
 def _odd_tensors(layout: SegmentLayout, pieces: Sequence[Piece]) -> list[str]:

@@ -10,6 +10,7 @@ from tandem_api.engine import HeldWeights, PieceMismatch, VerifiedWeights
 from tandem_api.weights import Piece, Shard
 from tandem_checkpoint.segments.manifest import checksum_of
 from tandem_checkpoint.segments.store import map_for_sending, segment_name
+from tandem_checkpoint.transfer.runs import Runs, gathered
 
 CHUNK_BYTES = 1 << 20
 """A range is sent in chunks of this size, so that no range is ever whole in memory."""
@@ -115,13 +116,20 @@ async def chunks(path: Path, start: int, stop: int) -> AsyncIterator[bytes]:
             yield mapped[at : min(at + CHUNK_BYTES, stop)]
 
 
+async def chunks_of_runs(path: Path, runs: Sequence[Runs]) -> AsyncIterator[bytes]:
+    """Yield the bytes of runs of a segment, one behind the other, a chunk at a time."""
+    mapped = map_for_sending(path)  # it goes with its last view
+    for chunk in gathered(mapped, runs, CHUNK_BYTES):
+        yield chunk
+
+
 def _mismatches(path: Path, pieces: Iterable[Piece]) -> tuple[PieceMismatch, ...]:
     """Return the pieces of a segment whose bytes are not those that were registered, by their place."""
     found = []
     with map_for_sending(path) as mapped, memoryview(mapped) as view:
         for piece in sorted(pieces, key=lambda piece: piece.offset_bytes):
-            crc32 = checksum_of(view, piece)
-            if crc32 != piece.crc32:
-                place = piece.model_dump(exclude={"crc32", "num_runs", "stride_bytes"}, by_alias=False)
-                found.append(PieceMismatch(**place, registered_crc32=piece.crc32, found_crc32=crc32))
+            xxh3 = checksum_of(view, piece)
+            if xxh3 != piece.xxh3:
+                place = piece.model_dump(exclude={"xxh3", "num_runs", "stride_bytes"}, by_alias=False)
+                found.append(PieceMismatch(**place, registered_xxh3=piece.xxh3, found_xxh3=xxh3))
     return tuple(found)

@@ -7,28 +7,34 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tandem_api.weights import Piece
+from tandem_checkpoint.architectures.block_scales import FORMAT, BlockScales
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.table import Names
 from tandem_checkpoint.layouts.place import TrainerPlace
+from tandem_checkpoint.layouts.scales import scale_region
 from tandem_checkpoint.layouts.shares import Region, shares_of
 from tandem_checkpoint.segments.layout import Placed, SegmentLayout
-from tandem_checkpoint.segments.manifest import checksum
+from tandem_checkpoint.segments.manifest import Checksum
 from tandem_checkpoint.segments.store import map_for_writing
+from tandem_sidecars.block_scales import converted_rows
 from tandem_sidecars.megatron.arrays import array_of
 from tandem_sidecars.megatron.staging import BLOCK_BYTES, Staging
 
-CACHED_BYTES = 4 << 20
-"""On a CPU so much is summed and then copied while it is still in the processor's cache."""
+CACHED_BYTES = 2 << 20
+"""So much at least is copied and then summed, while it is still in the processor's cache. Below 16 times its threshold
+(`process/environment.py`) glibc copies two pages at a time instead of four, which is slower."""
 SPAN_BYTES = 64 << 20
 """Boxes that skip columns are cut by rows where they span more: readers fetch all that lies between their runs."""
 MOST_THREADS = 8
 """Threads that copy: more do not help, as memory is the limit."""
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,12 @@ class Job:
     region: Region
     start: tuple[int, ...]
     stop: tuple[int, ...]
+    piece: Piece
+    """What is told of it, but for the checksum."""
+    sources: tuple[tuple[tuple[int | slice, ...], slice], ...]
+    """What it is made of, by row: a box of the parameter, and which of its rows."""
+    scales: BlockScales | None = None
+    """How the matrix is quantised that the piece is of, or of whose scales it is."""
 
 
 class SegmentWriter:
@@ -55,9 +67,10 @@ class SegmentWriter:
         """Work out this rank's share. `places`: those of all ranks of the pod, by local rank."""
         placed = {item.tensor.name: item for parameter in layout.parameters for item in parameter.tensors}
         regions = shares_of(policy, places, names)[local_rank]
-        self._jobs = tuple(job for region in regions for job in _jobs(placed[region.tensor], region))
+        jobs = (job for region in regions for job in _jobs(placed, region, layout.block_scales))
+        self._jobs = sorted(jobs, key=lambda job: job.region.size, reverse=True)  # so that threads end together
         self._num_threads = min(MOST_THREADS, max(1, len(os.sched_getaffinity(0)) // len(places)))
-        self._mapped: dict[Path, torch.Tensor] = {}
+        self._mapped: dict[Path, list[Numbers]] = {}
         self._staging: Staging | None = None
 
     def write(self, path: Path, parameters: Mapping[str, torch.Tensor]) -> tuple[Piece, ...]:
@@ -66,72 +79,114 @@ class SegmentWriter:
         Args: parameters: Megatron's parameters by name, on the device or parked.
         Returns: the pieces written, with their checksums.
         """
-        segment = self._map(path)
-        on_device = [parameters[job.region.parameter].is_cuda for job in self._jobs]
-        if any(on_device):
+        work = zip(self._jobs, self._map(path), strict=True)
+        if any(parameters[job.region.parameter].is_cuda for job in self._jobs):
             self._staging = self._staging or Staging()
-            return tuple(_write(segment, job, parameters, self._staging) for job in self._jobs)
+            return tuple(_write(job, into, parameters, self._staging) for job, into in work)
         with ThreadPoolExecutor(self._num_threads, "export") as threads:
-            return tuple(threads.map(lambda job: _write(segment, job, parameters, None), self._jobs))
+            # All threads take from one iterator, whose every step is one to the interpreter; a task a piece costs more
+            def write_some() -> list[Piece]:
+                return [_write(job, into, parameters, None) for job, into in work]
 
-    def _map(self, path: Path) -> torch.Tensor:
+            others = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
+            return tuple(chain(write_some(), *(other.result() for other in others)))
+
+    def _map(self, path: Path) -> list[Numbers]:
         if path not in self._mapped:
-            self._mapped[path] = torch.frombuffer(map_for_writing(path), dtype=torch.uint8)
+            segment = torch.frombuffer(map_for_writing(path), dtype=torch.uint8)
+            self._mapped[path] = [array_of(_target(segment, job)) for job in self._jobs]
         return self._mapped[path]
 
 
-def _jobs(placed: Placed, region: Region) -> Iterator[Job]:
-    """Yield the pieces of a region: one, unless it skips columns and spans much."""
+def _jobs(placed: Mapping[str, Placed], region: Region, scales: BlockScales | None) -> Iterator[Job]:
+    """Yield the pieces of a region, and those of its scales where it is quantised."""
+    where = placed[region.tensor]
+    if scales is None or where.tensor.dtype != FORMAT:
+        yield from _cut(where, region)
+        return
+    yield from _cut(where, region, scales, scales.block[0])
+    beside = scale_region(region, scales)
+    yield from _cut(placed[beside.tensor], beside, scales)
+
+
+def _cut(placed: Placed, region: Region, scales: BlockScales | None = None, multiple: int = 1) -> Iterator[Job]:
+    """Yield a region as one piece, unless it skips columns and spans much; then each has a multiple of some rows."""
     runs = placed.runs_of(region.start, region.stop)
     first, last = region.start[0], region.stop[0]
-    step = last - first if runs.num_runs == 1 else max(1, SPAN_BYTES // runs.stride_bytes)
+    step = max(1, SPAN_BYTES // (runs.stride_bytes * multiple)) * multiple if runs.num_runs > 1 else last - first
     for row in range(first, last, step):
-        yield Job(placed, region, (row, *region.start[1:]), (min(row + step, last), *region.stop[1:]))
+        start, stop = (row, *region.start[1:]), (min(row + step, last), *region.stop[1:])
+        sources = tuple(_sources(region, row, stop[0]))
+        yield Job(placed, region, start, stop, _piece(placed, start, stop), sources, scales)
 
 
-def _write(segment: torch.Tensor, job: Job, parameters: Mapping[str, torch.Tensor], staging: Staging | None) -> Piece:
-    """Write one piece block by block; its checksum is that of what was to be written."""
-    tensor = job.placed.tensor
-    whole = segment[job.placed.offset_bytes : job.placed.offset_bytes + job.placed.num_bytes]
-    target = whole.view(getattr(torch, tensor.dtype)).view(tensor.shape)
-    columns = tuple(slice(start, stop) for start, stop in zip(job.start[1:], job.stop[1:], strict=True))
-    parameter = parameters[job.region.parameter].detach()
-    blocks = _blocks(job, parameter, target.dtype)
-    crc, row = 0, job.start[0]
-    for block in staging.brought(blocks) if staging is not None and parameter.is_cuda else blocks:
-        crc = checksum(array_of(block).data, crc)
-        _copy(block, target[(slice(row, row + block.shape[0]), *columns)])
-        row += block.shape[0]
-    runs = job.placed.runs_of(job.start, job.stop)
+def _piece(placed: Placed, start: tuple[int, ...], stop: tuple[int, ...]) -> Piece:
+    """Return what is told of a box but for its checksum."""
+    runs = placed.runs_of(start, stop)
     return Piece(
-        tensor=tensor.name,
-        start=job.start,
-        stop=job.stop,
+        tensor=placed.tensor.name,
+        start=start,
+        stop=stop,
         offset_bytes=runs.offset_bytes,
         num_bytes=runs.num_bytes,
         num_runs=runs.num_runs,
         stride_bytes=runs.stride_bytes,
-        crc32=crc,
+        xxh3=0,
     )
 
 
-def _copy(block: torch.Tensor, into: torch.Tensor) -> None:
-    """Copy a row-major block. Where the target lies together, the C library does it, past the processor's cache."""
-    if into.is_contiguous():
-        np.copyto(array_of(into), array_of(block))
-    else:
-        into.copy_(block)
+def _sources(region: Region, first: int, last: int) -> Iterator[tuple[tuple[int | slice, ...], slice]]:
+    """Yield where the parameter has some rows of a region."""
+    for strip in region.strips:
+        top, bottom = max(strip.tensor_start[0], first), min(strip.tensor_stop[0], last)
+        if top < bottom:
+            yield strip.in_parameter, slice(top - strip.tensor_start[0], bottom - strip.tensor_start[0])
+
+
+def _target(segment: torch.Tensor, job: Job) -> torch.Tensor:
+    """Return a piece's place in the segment, in its shape."""
+    tensor = job.placed.tensor
+    whole = segment[job.placed.offset_bytes : job.placed.offset_bytes + job.placed.num_bytes]
+    box = tuple(slice(start, stop) for start, stop in zip(job.start, job.stop, strict=True))
+    return whole.view(getattr(torch, tensor.dtype)).view(tensor.shape)[box]
+
+
+def _write(job: Job, into: Numbers, parameters: Mapping[str, torch.Tensor], staging: Staging | None) -> Piece:
+    """Write one piece block by block; its checksum is that of what was to be written."""
+    parameter = parameters[job.region.parameter].detach()
+    blocks = _blocks(job, parameter, getattr(torch, job.placed.tensor.dtype))
+    summed, row = Checksum(), 0
+    for block in staging.brought(blocks) if staging is not None and parameter.is_cuda else blocks:
+        _copy(array_of(block), into[row : row + block.shape[0]], summed)
+        row += block.shape[0]
+    return job.piece.model_copy(update={"xxh3": summed.intdigest()})
+
+
+def _copy(source: Numbers, target: Numbers, summed: Checksum) -> None:
+    """Copy a row-major block, part by part; each is summed while the processor's cache still has what was read.
+
+    What lies together is one row to the C library, which writes past the cache.
+    """
+    if target.flags.c_contiguous:
+        source, target = source.reshape(-1), target.reshape(-1)
+    step = -(-len(source) // max(1, source.nbytes // CACHED_BYTES))
+    for first in range(0, len(source), step):
+        part = source[first : first + step]
+        np.copyto(target[first : first + step], part)
+        summed.update(part.data)
 
 
 def _blocks(job: Job, parameter: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
     """Yield the rows of a piece in order, each block row-major and in the segment's number format."""
     most_bytes = BLOCK_BYTES if parameter.is_cuda else CACHED_BYTES
-    for strip in job.region.strips:
-        first, last = max(strip.tensor_start[0], job.start[0]), min(strip.tensor_stop[0], job.stop[0])
-        if first >= last:
+    if job.scales is not None:
+        yield from converted_rows(job.region, parameter, job.start[0], job.stop[0], job.scales, most_bytes)
+        return
+    for box, rows in job.sources:
+        source = parameter[box][rows]
+        if source.dtype == dtype and source.is_contiguous() and not source.is_cuda:
+            yield source
             continue
-        source = parameter[strip.in_parameter]
         step = max(1, most_bytes // (source[0].numel() * dtype.itemsize))
-        for row in range(first, last, step):
-            at = row - strip.tensor_start[0]
-            yield source[at : at + min(step, last - row)].to(dtype).contiguous()
+        for row in range(0, len(source), step):
+            yield source[row : row + step].to(dtype).contiguous()

@@ -91,4 +91,4 @@ def _is_same_life(values: Mapping[str, Value], change: Change) -> bool:
 
 
 def _differs(one: ShardValue, other: ShardValue) -> bool:
-    return {piece.tensor: piece.crc32 for piece in one.pieces} != {piece.tensor: piece.crc32 for piece in other.pieces}
+    return {piece.tensor: piece.xxh3 for piece in one.pieces} != {piece.tensor: piece.xxh3 for piece in other.pieces}

@@ -32,7 +32,7 @@ def piece_of(placed: Placed, start: tuple[int, ...], stop: tuple[int, ...]) -> P
         num_bytes=runs.num_bytes,
         num_runs=runs.num_runs,
         stride_bytes=runs.stride_bytes,
-        crc32=0,
+        xxh3=0,
     )
 
 
@@ -135,7 +135,7 @@ def test_a_checksum_is_over_the_runs_in_their_order(num_runs: int, run_bytes: in
         num_bytes=num_runs * run_bytes,
         num_runs=num_runs,
         stride_bytes=stride,
-        crc32=0,
+        xxh3=0,
     )
     segment = np.random.default_rng(0).integers(0, 256, 200, np.uint8)
 
