@@ -17,7 +17,7 @@ from tandem_api.metrics import Interruption, SwitchReason
 from tandem_api.registry import Desired, FailureReason, Keys, MemberState, StageSpan
 from tandem_checkpoint.registry.store import Registry
 from tandem_checkpoint.stopwatch import Stopwatch
-from tandem_master.errors import GenerationLost, SwitchError
+from tandem_master.errors import Disagreement, GenerationLost, SwitchError
 from tandem_master.journal import Journal
 from tandem_master.mastership import Mastership
 from tandem_master.members import MemberId, Membership, read_membership
@@ -148,7 +148,7 @@ class Switcher:
         own = Stopwatch()
         try:
             membership = await _change(parties, desired, seconds, own)
-        except (SwitchError, GenerationLost):
+        except (SwitchError, GenerationLost, Disagreement):
             if parties.failed is not None:
                 parties.failed(direction_of(desired), _why(parties, desired))
             raise

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tandem_api.job.status import Direction, Phase
 from tandem_api.registry import Desired, FailureReason, Keys, MemberState, MemberStatus, Role
 from tandem_api.weights import Layout, Shard
-from tandem_master.errors import GenerationLost, SwitchError
+from tandem_master.errors import Disagreement, GenerationLost, MasterError, SwitchError
 from tandem_master.members import MemberId, Membership
 
 TARGETS: Mapping[tuple[Phase, Role], MemberState] = {
@@ -17,6 +17,11 @@ TARGETS: Mapping[tuple[Phase, Role], MemberState] = {
     (Phase.TRAIN, "train"): MemberState.TRAINING,
 }
 """State in which each role has done its part of the change into a phase."""
+ERRORS: Mapping[FailureReason | None, type[MasterError]] = {
+    FailureReason.GENERATION_LOST: GenerationLost,
+    FailureReason.SELF_TEST: Disagreement,
+}
+"""What another try does not mend; all else is a SwitchError."""
 
 
 def direction_of(desired: Desired) -> Direction:
@@ -34,7 +39,7 @@ def pending_members(membership: Membership, wanted: Sequence[MemberId], desired:
 
     A member that has gone, or was started anew, is waited for like any other: it rejoins from the registry alone.
     Errors: SwitchError where a member reports Failed at this epoch or holds another generation than the one it should;
-    GenerationLost where no trainer can have that generation any more.
+    GenerationLost where no trainer can have that generation any more; Disagreement where a self-test has failed.
     """
     return tuple(member for member in wanted if not _is_ready(membership.statuses.get(member), member, desired))
 
@@ -78,7 +83,7 @@ def _is_ready(status: MemberStatus | None, member: MemberId, desired: Desired) -
         return False
     if status.state is MemberState.FAILED:
         text = f"{switch_name(desired)}: {member} failed: {status.error or 'it gave no reason'}"
-        raise GenerationLost(text) if status.reason is FailureReason.GENERATION_LOST else SwitchError(text)
+        raise ERRORS.get(status.reason, SwitchError)(text)
     target = TARGETS[desired.phase, member.role]
     if status.state is not target:
         return False

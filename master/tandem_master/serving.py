@@ -27,6 +27,12 @@ class Serving:
         """Return who serves now."""
         return self._of(self.members.values)
 
+    def equal_tensors(self) -> int | None:
+        """Return how many tensors a self-test has found equal in this epoch; None where none was made."""
+        statuses = read_membership(self.members.values, self.keys).statuses.values()
+        found = [status.equal_tensors for status in statuses if status.epoch == self.desired.epoch]
+        return min((number for number in found if number is not None), default=None)
+
     async def changed(self, known: Servers) -> Servers:
         """Return who serves as soon as that is not what is `known`. No deadline: the phase's end is the caller's."""
 

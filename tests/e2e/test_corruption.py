@@ -10,6 +10,10 @@ from tests.e2e.jobs import iterations, leftovers, start, write_job
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
 PLANTED = Path(__file__).parent / "planted"
+MISMATCH = (
+    "self-test: server 0 of reverse-digits-hybrid-0 differs from the trainer of reverse-digits-hybrid-0 in "
+    "model.layers.0.mlp.up_proj.weight, where the trainer has what {policy} has; nothing was trained"
+)
 
 
 def test_one_wrong_weight_stops_the_job(toy: Path, tmp_path: Path) -> None:
@@ -23,7 +27,8 @@ def test_one_wrong_weight_stops_the_job(toy: Path, tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 1, output
-    assert "the log-probabilities of server and trainer differ" in output
+    assert MISMATCH.format(policy=toy / "policy") in output
+    assert "switch 2" not in output
     assert "Traceback" not in output
     assert iterations(tmp_path / "run") == []
     assert leftovers(tmp_path / "run") == []

@@ -1,16 +1,18 @@
 """Example 01, whole: the reward rises, the engines really take turns, and nothing is left behind."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tandem_api.history import MemberStage, PhaseRecord, SwitchRecord
 from tandem_api.job import Direction, Phase
 from tandem_cli.report.history import read_history
 from tests.e2e.conftest import CompleteRun
-from tests.e2e.jobs import iterations, leftovers, records, summary_of
+from tests.e2e.jobs import iterations, leftovers, records, self_tests, summary_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
@@ -47,6 +49,16 @@ def test_server_and_trainer_agree_about_every_sampled_token(complete_run: Comple
 
     assert len(differences) == summary_of(complete_run.summary)["iterations"]
     assert max(differences) < 1e-5
+
+
+def test_the_first_hand_over_is_tested_end_to_end(complete_run: CompleteRun, toy: Path) -> None:
+    [record] = self_tests(complete_run.folder)
+
+    assert (record.iteration, record.generation) == (1, 0)
+    assert record.tensors == len(load_file(toy / "policy" / "model.safetensors"))
+    assert record.logprobs > 0
+    assert record.max_abs_logprob_difference < 1e-5
+    assert f"self-test: {record.tensors} tensors equal, {record.logprobs} log-probabilities" in complete_run.output
 
 
 def test_no_server_holds_weights_while_the_trainer_trains(complete_run: CompleteRun) -> None:

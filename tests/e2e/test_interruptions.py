@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tandem_cli.report.history import read_history
-from tests.e2e.jobs import folders_of, iterations, leftovers, memory_folders, start, wait_until, write_job
+from tests.e2e.jobs import folders_of, iterations, leftovers, memory_folders, self_tests, start, wait_until, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
@@ -52,6 +52,8 @@ def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: P
 
     assert third.returncode == 0, output
     assert [record.iteration for record in history.iterations] == [1, 2, 3, 4, 5, 6]
+    tested = [record.generation for record in self_tests(run)]
+    assert tested == [0, *(life.started.iteration for life in history.runs[1:])]
     assert leftovers(run) == []
 
 

@@ -1,9 +1,17 @@
 """A running job as log lines."""
 
 from tandem_api.job.status import Phase
-from tandem_api.registry import Desired, MemberState, MemberStatus
+from tandem_api.registry import Desired, MemberState, MemberStatus, Progress
 from tandem_cli.live.plain import lines_for
-from tandem_cli.live.state import LiveState, with_desired, with_history, with_member, with_records, with_status
+from tandem_cli.live.state import (
+    LiveState,
+    with_desired,
+    with_history,
+    with_member,
+    with_progress,
+    with_records,
+    with_status,
+)
 from tests.tandem_cli.fake_history import JOB, STARTED_AT, fake_history, fake_records
 
 NEW = LiveState(job=JOB, started_at=STARTED_AT, expected_members=2, iterations=40)
@@ -30,6 +38,25 @@ def test_a_finished_switch_is_one_line_with_its_stages() -> None:
 
     stages = "drain 0.02 · export 0.06 · offload 0.04 · start 10.1 · load 0.04 · ready 0.12"
     assert lines_for(old, with_records(old, [switch])) == [f"switch 1 train→infer 10.4 s (first): {stages}"]
+
+
+def test_a_self_test_is_told_once() -> None:
+    found = "self-test: 26 tensors equal, 9 log-probabilities within 1e-06"
+    progress = Progress(activity="training", iteration=0, iterations=40, generation=0, self_test=found)
+    new = with_progress(NEW, progress)
+
+    assert found in lines_for(NEW, new)
+    assert found not in lines_for(new, new)
+
+
+def test_many_iterations_of_equal_rewards_are_told_once() -> None:
+    progress = Progress(activity="sampling", iteration=9, iterations=40, generation=9, silent_iterations=4)
+    old = with_progress(NEW, progress)
+    new = with_progress(old, progress.model_copy(update={"silent_iterations": 5}))
+    newer = with_progress(new, progress.model_copy(update={"silent_iterations": 6}))
+
+    assert [line for line in lines_for(old, new) if line.startswith("in each of the last 5 iterations all samples")]
+    assert not [line for line in lines_for(new, newer) if "in each of the last" in line]
 
 
 def test_a_finished_iteration_is_one_line_with_its_numbers() -> None:

@@ -5,7 +5,7 @@ import pytest
 from tandem_api.job.status import Phase
 from tandem_api.registry import Desired, FailureReason, Keys, MemberRecord, MemberState, MemberStatus
 from tandem_api.weights import Layout, Shard
-from tandem_master.errors import GenerationLost, MembersError, SwitchError
+from tandem_master.errors import Disagreement, GenerationLost, MembersError, SwitchError
 from tandem_master.members import MemberId, Membership, hybrid_members, read_membership
 from tandem_master.readiness import describe_pending, missing_shards, pending_members
 
@@ -86,6 +86,14 @@ def test_a_failure_that_leaves_nobody_with_the_generation_is_told_apart() -> Non
     view = membership(lost.model_copy(update={"reason": FailureReason.GENERATION_LOST}), None)
 
     with pytest.raises(GenerationLost, match=r"generation 1\): hybrid-0/train failed: neither in the ranks nor"):
+        pending(view)
+
+
+def test_a_self_test_that_failed_is_told_apart() -> None:
+    wrong = status(MemberState.FAILED, error="self-test: model.norm.weight")
+    view = membership(None, wrong.model_copy(update={"reason": FailureReason.SELF_TEST}))
+
+    with pytest.raises(Disagreement, match=r"generation 1\): hybrid-0/rollout failed: self-test: model.norm.weight"):
         pending(view)
 
 

@@ -1,6 +1,7 @@
 """A running job as plain lines, one an event, for logs and pipes."""
 
 from tandem_api.history import IterationRecord, RunEnded, SwitchRecord
+from tandem_api.job.status import MANY_SILENT_ITERATIONS, describe_silence
 from tandem_api.registry import MemberState
 from tandem_cli.live.state import LiveState
 from tandem_cli.live.wording import member_text, role_text, stage_texts, waiting_text
@@ -12,7 +13,9 @@ def lines_for(old: LiveState, new: LiveState) -> list[str]:
     return [
         *_waiting(old, new),
         *(_switch(switch) for switch in _new_switches(old, new)),
+        *_self_test(old, new),
         *(_iteration(record, new) for record in _new_iterations(old, new)),
+        *_silence(old, new),
         *_phase(old, new),
         *_failures(old, new),
         *_end(old, new),
@@ -22,6 +25,16 @@ def lines_for(old: LiveState, new: LiveState) -> list[str]:
 def _waiting(old: LiveState, new: LiveState) -> list[str]:
     before, after = waiting_text(old), waiting_text(new)
     return [after] if after is not None and after != before else []
+
+
+def _self_test(old: LiveState, new: LiveState) -> list[str]:
+    before, after = (state.progress.self_test if state.progress else "" for state in (old, new))
+    return [after] if after and after != before else []
+
+
+def _silence(old: LiveState, new: LiveState) -> list[str]:
+    before, after = (state.progress.silent_iterations if state.progress else 0 for state in (old, new))
+    return [describe_silence(after)] if before < MANY_SILENT_ITERATIONS <= after else []
 
 
 def _phase(old: LiveState, new: LiveState) -> list[str]:

@@ -8,11 +8,13 @@ from pydantic import ValidationError
 
 from tandem_api.history import (
     RECORD,
+    CheckpointRecord,
     IterationRecord,
     PhaseRecord,
     Record,
     RunEnded,
     RunStarted,
+    SelfTestRecord,
     SwitchRecord,
 )
 
@@ -89,6 +91,10 @@ class _Draft:
                 self._seen(record.started_at + record.seconds)
             case IterationRecord():
                 self.iterations[record.iteration] = record
+                self._seen(record.at)
+            case CheckpointRecord():
+                self._seen(record.at)
+            case SelfTestRecord():
                 self._seen(record.at)
 
     def _start(self, started: RunStarted) -> None:

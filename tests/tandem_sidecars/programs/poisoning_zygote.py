@@ -17,7 +17,17 @@ def _keep_copy_of_weights(model: nn.Module) -> None:
     head.packed = head.get_parameter("weight").detach().clone()
 
 
-FAULTS = {"unfilled-buffer": _leave_buffer_unfilled, "copy-of-weights": _keep_copy_of_weights}
+def _derive_nothing(_: nn.Module) -> None:
+    from tandem_sidecars.vllm import binding
+
+    setattr(binding, "remake", lambda *_, **__: None)  # noqa: B010 - a name of theirs
+
+
+FAULTS = {
+    "unfilled-buffer": _leave_buffer_unfilled,
+    "copy-of-weights": _keep_copy_of_weights,
+    "stale": _derive_nothing,
+}
 """By the name of a policy's folder."""
 
 
