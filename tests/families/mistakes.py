@@ -50,7 +50,7 @@ def rope_of_megatron() -> None:
 
 def ignored_scales() -> None:
     """Numbers of FP8 blocks taken as they are, without the scales of their blocks."""
-    from tandem_sidecars.megatron import block_scales
+    from tandem_sidecars import block_scales
 
     block_scales.dequantise = lambda matrix, *_: matrix.float()
 

@@ -44,6 +44,33 @@ SPREAD, TIED_SPREAD = 3.0, 2.0
 EMBEDDING = 2.0
 """Standard deviation of an embedding's numbers."""
 
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+"""quantization_config of DeepSeek-V3."""
+FP8_SIZES: Mapping[str, Mapping[str, Any]] = {
+    "qwen3": {
+        "hidden_size": 192,
+        "intermediate_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "head_dim": 32,
+    },
+    "qwen3_moe": {
+        "hidden_size": 192,
+        "moe_intermediate_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "head_dim": 32,
+    },
+    "deepseek_v3": {
+        "intermediate_size": 256,
+        "moe_intermediate_size": 256,
+        "q_lora_rank": 128,
+        "v_head_dim": 64,
+        "n_routed_experts": 8,
+    },
+}
+"""Arguments with which two ranks of a server cut no block; the last blocks of a matrix may be smaller."""
+
 _SIZES: Mapping[str, Mapping[str, Any]] = {
     "llama": {"hidden_size": 128, "intermediate_size": 192, "num_key_value_heads": 4},
     "qwen2": {"hidden_size": 128, "intermediate_size": 192, "num_key_value_heads": 2},
@@ -131,7 +158,8 @@ def write_block_scales(policy: Path, folder: Path) -> Path:
     numbers in float32. Return the folder."""
     from safetensors.torch import load_file, save_file
 
-    from tandem_sidecars.megatron.block_scales import SCALES, dequantise, quantise
+    from tandem_checkpoint.architectures.block_scales import SCALES
+    from tandem_sidecars.block_scales import dequantise, quantise
 
     stored: dict[str, torch.Tensor] = {}
     plain = load_file(policy / WEIGHTS)
@@ -144,7 +172,8 @@ def write_block_scales(policy: Path, folder: Path) -> Path:
     shutil.copytree(policy, folder)
     save_file(stored, folder / WEIGHTS, {"format": "pt"})
     config = json.loads((policy / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+    routers = [name.removesuffix(".weight") for name in plain if name.endswith(".gate.weight")]
+    config["quantization_config"] = {**FP8, "modules_to_not_convert": ["lm_head", *routers]}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

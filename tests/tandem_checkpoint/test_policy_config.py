@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
+from tandem_checkpoint.architectures.block_scales import BlockScales
 from tandem_checkpoint.architectures.config import PolicyFolderError, read_policy_config
 from tandem_checkpoint.architectures.features import RopeKind, RopeScaling
 from tests.tandem_checkpoint.policies import SMALL, write_config
 
+FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 LATENT = {
     "architectures": ["DeepseekV3ForCausalLM"],
     "kv_lora_rank": 32,
@@ -66,6 +68,9 @@ def test_the_first_of_several_end_tokens_counts(tmp_path: Path) -> None:
         ({"use_sliding_window": True, "sliding_window": 32}, "a sliding window of 32 positions is not supported"),
         ({"architectures": ["MixtralForCausalLM"], "sliding_window": 32}, "a sliding window of 32 positions"),
         ({"quantization_config": {"quant_method": "awq"}}, "the weights are quantized .awq, blocks None."),
+        ({"quantization_config": FP8 | {"weight_block_size": [64, 64]}}, "the weights are quantized .fp8, blocks .64"),
+        ({"quantization_config": FP8 | {"fmt": "e5m2"}}, "quantization_config.fmt is e5m2; use e4m3"),
+        ({"quantization_config": FP8 | {"activation_scheme": "static"}}, "activation_scheme is static; use dynamic"),
         (LATENT | {"norm_topk_prob": False}, "norm_topk_prob: false with sigmoid scores is not supported"),
         (LATENT | {"scoring_func": "softmax"}, "scoring_func softmax is not supported"),
         (LATENT | {"num_experts_per_tok": 6}, "num_experts_per_tok is 6 with topk_group 2; .* use 4 experts a token"),
@@ -108,9 +113,15 @@ def test_yarn_without_its_own_constants_has_those_of_transformers(tmp_path: Path
 
 
 def test_fp8_in_blocks_is_told(tmp_path: Path) -> None:
-    quantization = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    assert read_policy_config(write_config(tmp_path, quantization_config=FP8)).block_scales == BlockScales()
 
-    assert read_policy_config(write_config(tmp_path, quantization_config=quantization)).has_block_scales
+
+def test_what_is_left_out_of_fp8_is_told(tmp_path: Path) -> None:
+    quantization = FP8 | {"modules_to_not_convert": ["lm_head"], "scale_fmt": "ue8m0"}
+
+    policy = read_policy_config(write_config(tmp_path, quantization_config=quantization))
+
+    assert policy.block_scales == BlockScales(skipped=frozenset({"lm_head"}), has_powers_of_two=True)
 
 
 @pytest.mark.parametrize("field", ["num_experts", "num_local_experts"])
@@ -168,6 +179,18 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(PolicyFolderError, match=r"config\.json is not JSON"):
         read_policy_config(tmp_path)
+
+
+def test_a_file_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]")
+
+    with pytest.raises(PolicyFolderError, match=r"config\.json is no JSON object; write the folder again"):
+        read_policy_config(tmp_path)
+
+
+def test_a_list_of_no_architecture_is_as_good_as_none(tmp_path: Path) -> None:
+    with pytest.raises(PolicyFolderError, match=r"config\.json lacks 'architectures'; write the folder again"):
+        read_policy_config(write_config(tmp_path, architectures=[]))
 
 
 def test_a_family_without_a_table_is_told_which_have_one() -> None:

@@ -73,7 +73,7 @@ def whole_shard(layout: SegmentLayout) -> Shard:
             stop=placed.tensor.shape,
             offset_bytes=placed.offset_bytes,
             num_bytes=placed.num_bytes,
-            crc32=0,
+            xxh3=0,
         )
         for parameter in layout.parameters
         for placed in parameter.tensors
@@ -275,7 +275,7 @@ def pieces_over(data: bytes, num_pieces: int) -> list[Piece]:
             stop=(1,),
             offset_bytes=at,
             num_bytes=len(data[at : at + size]),
-            crc32=checksum(data[at : at + size]),
+            xxh3=checksum(data[at : at + size]),
         )
         for at in range(0, len(data), size)
     ]

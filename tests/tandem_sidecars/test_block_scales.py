@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from tandem_sidecars.megatron.block_scales import BLOCK, FORMAT, LARGEST, dequantise, quantise
+from tandem_checkpoint.architectures.block_scales import BlockScales
+from tandem_sidecars.block_scales import FORMAT, LARGEST, dequantise, quantise
 
+BLOCK = 128
+POWERS = BlockScales((1, 2), has_powers_of_two=True)
 SHAPES = [(128, 128), (256, 384), (130, 128), (1, 300), (200, 5)]
 
 
@@ -24,7 +27,7 @@ def slow_scale(matrix: torch.Tensor, row: int, column: int) -> float:
     top, left = row // BLOCK * BLOCK, column // BLOCK * BLOCK
     block = matrix[top : top + BLOCK, left : left + BLOCK]
     largest = max(abs(number) for line in block.tolist() for number in line)
-    return float(torch.tensor(largest) / LARGEST) if largest else 1.0
+    return float(torch.tensor(largest) / LARGEST * LARGEST / LARGEST) if largest else 1.0
 
 
 def slow_numbers(quantised: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -66,13 +69,23 @@ def test_a_number_comes_back_to_three_bits(shape: tuple[int, int]) -> None:
     assert bool(((dequantise(quantised, scales) - matrix).abs() <= allowed * 1.001).all())
 
 
-def test_what_was_quantised_is_quantised_to_the_same() -> None:
-    quantised, scales = quantise(matrix_of((256, 384)))
+@pytest.mark.parametrize("how", [BlockScales((1, 2)), BlockScales((1, 2), has_powers_of_two=True)], ids=str)
+def test_what_was_quantised_is_quantised_to_the_same(how: BlockScales) -> None:
+    generator = torch.Generator().manual_seed(1)
+    quantised, scales = quantise(torch.randn(4096, 20, generator=generator), how)
 
-    again, same_scales = quantise(dequantise(quantised, scales))
+    again, same_scales = quantise(dequantise(quantised, scales, (0, 0), how.block), how)
 
     assert torch.equal(again.view(torch.uint8), quantised.view(torch.uint8))
     assert torch.equal(same_scales, scales)
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(448.0, 1.0), (464.0, 1.0), (464.1, 2.0), (225.0, 0.5), (0.0, 1.0)])
+def test_powers_of_two_are_the_smallest_that_hold_a_block(largest: float, scale: float) -> None:
+    quantised, scales = quantise(torch.tensor([[largest, -largest]]), POWERS)
+
+    assert scales.tolist() == [[scale]]
+    assert bool(quantised.float().isfinite().all())
 
 
 @pytest.mark.parametrize(("rows", "columns"), [((0, 10), (0, 5)), ((100, 200), (130, 260)), ((128, 129), (127, 384))])
@@ -83,12 +96,6 @@ def test_a_box_takes_the_scales_of_its_place(rows: tuple[int, int], columns: tup
     part = dequantise(quantised[box], scales, start=(rows[0], columns[0]))
 
     assert torch.equal(part, dequantise(quantised, scales)[box])
-
-
-def test_numbers_come_in_the_format_that_is_asked_for() -> None:
-    quantised, scales = quantise(matrix_of((128, 128)))
-
-    assert dequantise(quantised, scales, dtype=torch.bfloat16).dtype is torch.bfloat16
 
 
 def test_a_matrix_with_a_number_that_is_none_is_refused() -> None:

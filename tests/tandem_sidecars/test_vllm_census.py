@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from tandem_sidecars.block_scales import dequantise, quantise
 from tandem_sidecars.vllm.census import kept_beside, misfit
 from tandem_sidecars.vllm.derived import derived_parameters, remake
 
@@ -37,6 +39,10 @@ class PlainExperts:
 
 class RepackingExperts:
     """Another."""
+
+
+class RoundingProduct:
+    """A kernel for matrices in FP8 that changes their scales."""
 
 
 @dataclass
@@ -138,6 +144,10 @@ def _other_kernel(model: Model) -> None:
     model.experts.quant_method.moe_kernel.fused_experts = RepackingExperts()
 
 
+def _other_product(model: Model) -> None:
+    model.attention.kv_b_proj.quant_method = SimpleNamespace(fp8_linear=RoundingProduct())  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("plant", "reason"),
     [
@@ -150,6 +160,7 @@ def _other_kernel(model: Model) -> None:
         (_in_a_part, "experts.quant_method.kept.packed is made of weights, and nothing here would"),
         (_in_a_closure, "experts.multiply.packed is made of weights, and nothing here would"),
         (_other_order, "experts._expert_map deals out experts otherwise"),
+        (_other_product, "RoundingProduct repacks matrices in FP8 or rounds their scales, and would not"),
         (_other_kernel, "RepackingExperts repacks the weights of experts, and would not repack the next ones"),
     ],
 )
@@ -176,6 +187,20 @@ def test_latent_attention_follows_its_weight(model: Model, points: bool) -> None
 
     remake(derived_parameters(model), points=points)
 
+    assert _largest_difference(model.attention, query, latent) == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("points", [True, False])
+def test_latent_attention_follows_a_weight_in_fp8_and_its_scales(model: Model, points: bool) -> None:
+    query, latent = torch.randn(HEADS, KEY), torch.randn(RANK)
+    projection = model.attention.kv_b_proj
+    quantised, scales = quantise(torch.randn_like(projection.weight))
+    projection.weight = nn.Parameter(quantised, requires_grad=False)
+    projection.weight_scale_inv = nn.Parameter(scales, requires_grad=False)
+
+    remake(derived_parameters(model), points=points)
+
+    projection.weight = nn.Parameter(dequantise(quantised, scales), requires_grad=False)
     assert _largest_difference(model.attention, query, latent) == pytest.approx(0.0, abs=1e-5)
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tandem_checkpoint.architectures.block_scales import BlockScales, read_block_scales
 from tandem_checkpoint.architectures.features import (
     RopeScaling,
     UnsupportedFeature,
     check_expert_choice,
     check_features,
-    read_block_scales,
     read_rope,
 )
 
@@ -39,8 +39,8 @@ class PolicyConfig:
     rope_theta: float
     eos_token_id: int
     rope_scaling: RopeScaling | None = None
-    has_block_scales: bool = False
-    """Whether the folder holds matrices in FP8 with a scale a block of 128 by 128."""
+    block_scales: BlockScales | None = None
+    """How matrices are handed over and saved, where that is FP8 with a scale a block; they are trained as all else."""
 
     num_experts: int = 0
     """Routed experts of a layer that has experts; 0 where no layer has."""
@@ -86,6 +86,8 @@ def read_policy_config(folder: Path) -> PolicyConfig:
         raise PolicyFolderError(f"{path} cannot be read ({error.strerror}); mend the folder") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PolicyFolderError(f"{path} is not JSON ({error}); write the folder again") from None
+    if not isinstance(raw, dict):
+        raise PolicyFolderError(f"{path} is no JSON object; write the folder again with transformers")
     try:
         return _parse(raw)
     except UnsupportedFeature as error:
@@ -98,6 +100,8 @@ def read_policy_config(folder: Path) -> PolicyConfig:
 
 def _parse(raw: Mapping[str, Any]) -> PolicyConfig:
     heads = raw["num_attention_heads"]
+    if not raw.get("architectures"):
+        raise KeyError("architectures")
     architecture = raw["architectures"][0]
     check_features(architecture, raw)
     rope_theta, rope_scaling = read_rope(architecture, raw)
@@ -120,7 +124,7 @@ def _parse(raw: Mapping[str, Any]) -> PolicyConfig:
         rope_theta=rope_theta,
         eos_token_id=eos[0] if isinstance(eos, list) else int(eos if eos is not None else -1),
         rope_scaling=rope_scaling,
-        has_block_scales=read_block_scales(raw),
+        block_scales=read_block_scales(raw),
         **sizes,
     )
 

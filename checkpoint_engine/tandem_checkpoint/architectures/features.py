@@ -12,7 +12,6 @@ Raw = Mapping[str, Any]
 LATENT_ATTENTION = ("DeepseekV3ForCausalLM",)
 BIASED_QUERIES = ("Qwen2ForCausalLM",)
 """Families whose query, key and value projections have a bias, whatever config.json says."""
-SCALE_BLOCK = [128, 128]
 GROUP_SCORE_EXPERTS = 2
 """DeepSeek-V3 scores a group by its two best experts (arXiv:2412.19437, section 2.1.2)."""
 
@@ -112,20 +111,6 @@ def check_expert_choice(raw: Raw) -> None:
             f"num_experts_per_tok / topk_group best experts, the model by its "
             f"{GROUP_SCORE_EXPERTS} best: use {GROUP_SCORE_EXPERTS * chosen} experts a token, or n_group 1"
         )
-
-
-def read_block_scales(raw: Raw) -> bool:
-    """Tell whether matrices are FP8 with block scales; raise UnsupportedFeature for any other quantization."""
-    quantization = raw.get("quantization_config")
-    if quantization is None:
-        return False
-    method, block = quantization.get("quant_method"), quantization.get("weight_block_size")
-    if method != "fp8" or block != SCALE_BLOCK:
-        raise UnsupportedFeature(
-            f"the weights are quantized ({method}, blocks {block}); use the unquantized policy, or FP8 in blocks of "
-            f"{SCALE_BLOCK}"
-        )
-    return True
 
 
 def _refuse_unless(fine: bool, feature: str) -> None:

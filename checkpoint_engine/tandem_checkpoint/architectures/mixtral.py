@@ -12,4 +12,5 @@ MIXTRAL = Architecture(
         ATTENTION_OUTPUT,
         *experts("block_sparse_moe", gate="w1", up="w3", down="w2"),
     ),
+    server_ends_everywhere=True,
 )

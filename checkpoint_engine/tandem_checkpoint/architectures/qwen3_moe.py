@@ -23,4 +23,5 @@ QWEN3_MOE = Architecture(
         *experts("mlp"),
     ),
     qk_norm=True,
+    server_ends_everywhere=True,
 )

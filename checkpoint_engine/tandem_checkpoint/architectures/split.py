@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import get_args
 
 from tandem_api.job.pods import ServerSplit
+from tandem_checkpoint.architectures.block_split import cut_by_expert_tensor, cut_by_server, cut_by_tensor
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.layouts.place import TrainerSplit
 
 FIELD = "spec.rollout.parallelism.tensor"
+STAGES_FIELD = "spec.rollout.parallelism.pipeline"
 TRAINER_FIELD = "spec.trainer.parallelism"
+Reasons = Callable[[PolicyConfig, int], Iterator[str]]
 MOST_RANKS = 64
 """The largest number that the API takes for a part of a trainer's split."""
 
@@ -23,33 +26,46 @@ class SplitRefused(Exception):  # noqa: N818 - what has happened, not whose mist
     """The policy cannot be cut into so many parts; the message names the field and the fix."""
 
 
-def check_split(policy: PolicyConfig, num_ranks: int) -> None:
-    """Raise SplitRefused where a server of `num_ranks` ranks cannot hold the policy; before anything is started."""
-    uncut = next(_uncut_by_server(policy, num_ranks), None)
-    if uncut is not None:
-        others = [split for split in get_args(ServerSplit) if not any(_uncut_by_server(policy, split))]
-        raise SplitRefused(f"{FIELD}: {num_ranks} does not divide {uncut}; use {_listed(others)}")
+def check_split(policy: PolicyConfig, num_ranks: int, num_stages: int = 1) -> None:
+    """Raise SplitRefused where a server cannot hold the policy; before anything is started.
+
+    Args: num_ranks: tensor-parallel ranks of each stage.
+    """
+    refusal = next(_refusals(policy, num_ranks, _uncut_by_server, cut_by_server), None)
+    if refusal is not None:
+        others = [
+            split
+            for split in get_args(ServerSplit)
+            if not any(_refusals(policy, split, _uncut_by_server, cut_by_server))
+        ]
+        raise SplitRefused(f"{FIELD}: {num_ranks} {refusal}; use {_listed(others)}")
+    if num_stages > policy.num_layers:
+        raise SplitRefused(
+            f"{STAGES_FIELD}: {num_stages} stages do not share {policy.num_layers} layers; use at most "
+            f"{policy.num_layers}"
+        )
 
 
 def check_trainer_split(policy: PolicyConfig, split: TrainerSplit) -> None:
     """Raise SplitRefused where Megatron cannot train the policy in this split; before anything is started."""
-    _check(policy, split, "tensor", split.tensor, _uncut_by_tensor)
-    _check(policy, split, "expert", split.expert, _uncut_by_expert)
-    _check(policy, split, "expertTensor", split.expert_tensor, _uncut_by_expert_tensor)
+    _check(policy, "tensor", split.tensor, _uncut_by_tensor, cut_by_tensor)
+    _check(policy, "expert", split.expert, _uncut_by_expert)
+    _check(policy, "expertTensor", split.expert_tensor, _uncut_by_expert_tensor, cut_by_expert_tensor)
     _check_layers(policy, split)
 
 
-def _check(
-    policy: PolicyConfig,
-    split: TrainerSplit,
-    field: str,
-    number: int,
-    uncut_by: Callable[[PolicyConfig, int], Iterator[str]],
-) -> None:
-    uncut = next(uncut_by(policy, number), None)
-    if uncut is not None:
-        others = [other for other in range(1, MOST_RANKS + 1) if not any(uncut_by(policy, other))]
-        raise SplitRefused(f"{TRAINER_FIELD}.{field}: {number} does not divide {uncut}; use {_listed(others)}")
+def _check(policy: PolicyConfig, field: str, number: int, uncut_by: Reasons, cut_by: Reasons | None = None) -> None:
+    refusal = next(_refusals(policy, number, uncut_by, cut_by), None)
+    if refusal is not None:
+        others = [other for other in range(1, MOST_RANKS + 1) if not any(_refusals(policy, other, uncut_by, cut_by))]
+        raise SplitRefused(f"{TRAINER_FIELD}.{field}: {number} {refusal}; use {_listed(others)}")
+
+
+def _refusals(policy: PolicyConfig, number: int, uncut_by: Reasons, cut_by: Reasons | None) -> Iterator[str]:
+    """Yield what is wrong with a number of ranks. Args: cut_by: what they would cut within a block of scales."""
+    yield from (f"does not divide {uncut}" for uncut in uncut_by(policy, number))
+    if cut_by is not None:
+        yield from cut_by(policy, number)
 
 
 def _check_layers(policy: PolicyConfig, split: TrainerSplit) -> None:

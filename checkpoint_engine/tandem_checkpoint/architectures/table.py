@@ -132,6 +132,12 @@ class Rule:
         return "{expert}" in self.megatron
 
     @property
+    def is_projection(self) -> bool:
+        """Whether it is a matrix that may be quantised: of a layer, but not the router's."""
+        part = self.parts[0]
+        return self.stage is None and part.columns is not None and part.rows is not Axis.EXPERTS
+
+    @property
     def server_name(self) -> str:
         return self.server or self.parts[0].name
 
@@ -151,6 +157,8 @@ class Architecture:
     layer_rules: tuple[Rule, ...]
     qkv_bias: bool = False
     qk_norm: bool = False
+    server_ends_everywhere: bool = False
+    """Whether each pipeline stage of vLLM's model has embeddings, the last norm and the output layer."""
 
     def rules(self, config: PolicyConfig) -> Iterator["NamedRule"]:
         """Yield every rule that holds, for each layer and expert; those of one parameter of the server in a row."""
@@ -185,6 +193,13 @@ class NamedRule:
     def server(self) -> str:
         return self._placed(self.rule.server_name)
 
+    def is_quantised(self, config: PolicyConfig) -> bool:
+        """Tell whether the server's parameter, and with it all tensors of it, is FP8 with block scales."""
+        scales = config.block_scales
+        if scales is None or not self.rule.is_projection:
+            return False
+        return not any(module_of(name) in scales.skipped for name, _ in self.tensors(config))
+
     def tensors(self, config: PolicyConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """Return name and shape of each Hugging Face tensor, in the server's order."""
         return tuple((self.tensor_name(part), shape_of(part, config)) for part in self.rule.parts)
@@ -195,6 +210,11 @@ class NamedRule:
 
     def _placed(self, name: str) -> str:
         return name if self.layer is None else f"model.layers.{self.layer}.{name}"
+
+
+def module_of(tensor: str) -> str:
+    """Return the name of the module that a tensor is the weight of."""
+    return tensor.removesuffix(".weight")
 
 
 def holds(rule: Rule, config: PolicyConfig, layer: int | None) -> bool:

@@ -87,7 +87,7 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
     """Return the tensors of one safetensors file in the order of their bytes; raise PolicyFolderError where it is not
     whole."""
     content, num_bytes = _read_head(path)
-    header = _parse_object(path, content)
+    header = _parse_object(path, content, "has a header that is")
     header.pop("__metadata__", None)
     places = sorted((_place_of(path, name, entry) for name, entry in header.items()), key=lambda place: place[:2])
     start_of_data = LENGTH_BYTES + len(content)
@@ -160,7 +160,7 @@ def _read_weight_map(path: Path) -> dict[str, str]:
         content = file.read(MOST_HEADER_BYTES + 1)
     if len(content) > MOST_HEADER_BYTES:
         _refuse(path, f"is longer than {MOST_HEADER_BYTES} bytes")
-    weight_map = _parse_object(path, content).get("weight_map")
+    weight_map = _parse_object(path, content, "is").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         _refuse(path, "holds no weight_map")
     for name, shard in weight_map.items():
@@ -195,13 +195,14 @@ def _read_exactly(descriptor: int, num_bytes: int, offset: int, path: Path) -> b
     return content
 
 
-def _parse_object(path: Path, content: bytes) -> dict[str, object]:
+def _parse_object(path: Path, content: bytes, verb: str) -> dict[str, object]:
+    """Return a JSON object. Args: verb: what goes before `not JSON` in the refusal."""
     try:
         parsed = json.loads(content.decode("utf-8"), object_pairs_hook=partial(_without_duplicates, path))
     except (ValueError, RecursionError):
-        _refuse(path, "has a header that is not JSON")
+        _refuse(path, f"{verb} not JSON")
     if not isinstance(parsed, dict):
-        _refuse(path, "has a header that is no JSON object")
+        _refuse(path, f"{verb} no JSON object")
     return parsed
 
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tandem_checkpoint.architectures import architecture_of
+from tandem_checkpoint.architectures.block_scales import FORMAT, SCALE_FORMAT, SCALES
+from tandem_checkpoint.architectures.block_split import block_problems
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError, read_policy_config
 from tandem_checkpoint.disk.index import FolderIndex, StoredTensor, read_index
+from tandem_checkpoint.layouts.scales import quantised_tensors
 
 TOKENIZER = "tokenizer.json"
 READABLE = ("float32", "bfloat16", "float16")
@@ -29,21 +32,33 @@ def policy_problems(folder: Path, config: PolicyConfig) -> Iterator[str]:
     Raises: UnsupportedArchitecture where the family has no table.
     """
     yield from _tokenizer_problems(folder, config)
+    yield from (f"{folder}/config.json: {problem}" for problem in block_problems(config))
     expected = _tensors_of(config)
     try:
         index = read_index(folder)
     except PolicyFolderError as error:
         yield str(error)
         return
-    yield from _missing(index, config, expected)
-    yield from _misshapen(index, expected)
-    yield from _unreadable(index, expected)
+    scales = _scales_of(config, index, expected)
+    yield from _missing(index, config, expected | scales)
+    yield from _misshapen(index, expected | scales)
+    yield from _unreadable(index, expected, quantised_tensors(config))
+    yield from _odd_scales(index, scales)
 
 
 def _tensors_of(config: PolicyConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor that the family's table tells of, by name."""
     rules = architecture_of(config.architecture).rules(config)
     return {name: shape for rule in rules for name, shape in rule.tensors(config)}
+
+
+def _scales_of(
+    config: PolicyConfig, index: FolderIndex, expected: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the scales of each matrix that is there in FP8; one in plain numbers has none."""
+    how, quantised = config.block_scales, quantised_tensors(config)
+    found = (tensor.name for tensor in _found(index, expected) if tensor.dtype == FORMAT)
+    return {name + SCALES: how.grid(expected[name]) for name in found if how is not None and name in quantised}
 
 
 def _missing(index: FolderIndex, config: PolicyConfig, expected: dict[str, tuple[int, ...]]) -> Iterator[str]:
@@ -64,12 +79,26 @@ def _misshapen(index: FolderIndex, expected: dict[str, tuple[int, ...]]) -> Iter
         )
 
 
-def _unreadable(index: FolderIndex, expected: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    wrong = [tensor for tensor in _found(index, expected) if tensor.dtype not in READABLE]
+def _unreadable(index: FolderIndex, expected: dict[str, tuple[int, ...]], quantised: frozenset[str]) -> Iterator[str]:
+    wrong = [
+        tensor
+        for tensor in _found(index, expected)
+        if tensor.dtype not in READABLE and not (tensor.dtype == FORMAT and tensor.name in quantised)
+    ]
     if wrong:
+        fp8 = "; FP8 is taken where quantization_config of config.json says so" if wrong[0].dtype == FORMAT else ""
         yield (
             f"{wrong[0].file}: {wrong[0].name} is {wrong[0].dtype}{_and_others(wrong)}; a trainer starts from "
-            f"{', '.join(READABLE[:-1])} or {READABLE[-1]}, so convert the policy to bfloat16"
+            f"{', '.join(READABLE[:-1])} or {READABLE[-1]}, so convert the policy to bfloat16{fp8}"
+        )
+
+
+def _odd_scales(index: FolderIndex, scales: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    wrong = [tensor for tensor in _found(index, scales) if tensor.dtype != SCALE_FORMAT]
+    if wrong:
+        yield (
+            f"{wrong[0].file}: {wrong[0].name} is {wrong[0].dtype}{_and_others(wrong)}; scales are read in "
+            f"{SCALE_FORMAT}, so convert them"
         )
 
 

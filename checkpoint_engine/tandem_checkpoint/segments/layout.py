@@ -3,20 +3,21 @@
 Both sides work it out from the policy's configuration alone, so nothing needs to be agreed on at run time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import prod
 
 from tandem_api.weights import TensorInfo
 from tandem_checkpoint.architectures import architecture_of
+from tandem_checkpoint.architectures.block_scales import FORMAT, SCALE_FORMAT, SCALES, BlockScales
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.table import Axis, NamedRule
 from tandem_checkpoint.layouts.server import padded_vocabulary
 
 ALIGNMENT_BYTES = 4096
 """Parameters start on pages of their own."""
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, FORMAT: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class ServerParameter:
     rules: tuple[NamedRule, ...]
     tensors: tuple[Placed, ...]
     """Those of the rules, one behind the other."""
+    is_scales: bool = False
+    """Whether it holds the scales of the parameter of these rules, which is the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class SegmentLayout:
     dtype: str
     parameters: tuple[ServerParameter, ...]
     num_bytes: int
+    block_scales: BlockScales | None = None
+    """How matrices are quantised, if some are."""
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
@@ -80,34 +85,56 @@ class SegmentLayout:
 def segment_layout(config: PolicyConfig, dtype: str) -> SegmentLayout:
     """Return the layout of a server without tensor parallelism. `dtype`: float32 or bfloat16, the policy's."""
     offset = 0
-    parameters = []
-    for name, rules in groupby(architecture_of(config.architecture).rules(config), lambda rule: rule.server):
-        parameter = _place(name, tuple(rules), config, dtype, offset)
-        parameters.append(parameter)
-        size = _size(parameter.shape, parameter.dtype)
-        offset += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-    return SegmentLayout(dtype, tuple(parameters), offset)
+    parameters: list[ServerParameter] = []
+    for name, group in groupby(architecture_of(config.architecture).rules(config), lambda rule: rule.server):
+        for parameter in _parameters(name, tuple(group), config, dtype, offset):
+            parameters.append(parameter)
+            size = _size(parameter.shape, parameter.dtype)
+            offset = parameter.offset_bytes + _whole_pages(size)
+    return SegmentLayout(dtype, tuple(parameters), offset, config.block_scales)
 
 
-def _place(
+def _parameters(
     name: str, rules: Sequence[NamedRule], config: PolicyConfig, policy_dtype: str, offset: int
-) -> ServerParameter:
-    """Lay the tensors of the rules of one parameter end to end along axis 0."""
-    dtype = rules[0].rule.dtype or policy_dtype
-    placed = []
-    at = offset
-    for rule in rules:
-        for tensor, shape in rule.tensors(config):
-            placed.append(Placed(TensorInfo(name=tensor, dtype=dtype, shape=shape), at, _size(shape, dtype)))
-            at += _size(shape, dtype)
-    rows, columns = sum(item.tensor.shape[0] for item in placed), placed[0].tensor.shape[1:]
+) -> Iterator[ServerParameter]:
+    """Yield the parameter of some rules, and its scales behind it where it is quantised."""
+    scales = config.block_scales if rules[0].is_quantised(config) else None
+    dtype = FORMAT if scales else rules[0].rule.dtype or policy_dtype
+    tensors = [
+        TensorInfo(name=tensor, dtype=dtype, shape=shape) for rule in rules for tensor, shape in rule.tensors(config)
+    ]
+    shape = _shape(rules, tensors, config)
+    yield ServerParameter(name, shape, dtype, offset, tuple(rules), _placed(tensors, offset))
+    if scales:
+        offset += _whole_pages(_size(shape, dtype))
+        tensors = [
+            TensorInfo(name=info.name + SCALES, dtype=SCALE_FORMAT, shape=scales.grid(info.shape)) for info in tensors
+        ]
+        shape = _shape(rules, tensors, config)
+        yield ServerParameter(name + SCALES, shape, SCALE_FORMAT, offset, tuple(rules), _placed(tensors, offset), True)
+
+
+def _placed(tensors: Sequence[TensorInfo], offset: int) -> tuple[Placed, ...]:
+    """Lay tensors end to end."""
+    sizes = [_size(info.shape, info.dtype) for info in tensors]
+    return tuple(
+        Placed(info, at, size)
+        for info, at, size in zip(tensors, accumulate(sizes, initial=offset), sizes, strict=False)
+    )
+
+
+def _shape(rules: Sequence[NamedRule], tensors: Sequence[TensorInfo], config: PolicyConfig) -> tuple[int, ...]:
+    """Return the shape of the parameter that tensors make up along axis 0."""
+    rows, columns = sum(info.shape[0] for info in tensors), tensors[0].shape[1:]
     if rules[0].rule.is_expert:
-        shape = (len(rules), rows // len(rules), *columns)
-    elif rules[0].rule.parts[0].rows is Axis.VOCABULARY:
-        shape = (padded_vocabulary(config), *columns)
-    else:
-        shape = (rows, *columns)
-    return ServerParameter(name, shape, dtype, offset, tuple(rules), tuple(placed))
+        return (len(rules), rows // len(rules), *columns)
+    if rules[0].rule.parts[0].rows is Axis.VOCABULARY:
+        return (padded_vocabulary(config), *columns)
+    return (rows, *columns)
+
+
+def _whole_pages(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def _size(shape: tuple[int, ...], dtype: str) -> int:

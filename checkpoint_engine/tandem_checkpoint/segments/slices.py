@@ -7,7 +7,8 @@ from math import prod
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.table import Axis
 from tandem_checkpoint.layouts.place import ServerPlace
-from tandem_checkpoint.layouts.server import server_parameter
+from tandem_checkpoint.layouts.scales import scales_of
+from tandem_checkpoint.layouts.server import is_on_stage, server_parameter
 from tandem_checkpoint.layouts.strip import LocalParameter
 from tandem_checkpoint.segments.extents import Extent
 from tandem_checkpoint.segments.layout import ITEM_BYTES, SegmentLayout, ServerParameter
@@ -69,14 +70,22 @@ def rank_parameters(
     num_ranks: int = 1,
     *,
     has_expert_parallel: bool = False,
+    stage: int = 0,
+    num_stages: int = 1,
 ) -> tuple[RankParameter, ...]:
-    """Return what a rank holds of each parameter. Without tensor parallelism each is one whole box."""
-    place = ServerPlace(num_ranks, rank, has_expert_parallel)
-    return tuple(_rank_parameter(parameter, config, place) for parameter in layout.parameters)
+    """Return what a rank holds of each parameter of its stage. Without tensor parallelism each is one whole box."""
+    place = ServerPlace(num_ranks, rank, has_expert_parallel, num_stages, stage)
+    return tuple(
+        _rank_parameter(parameter, config, place)
+        for parameter in layout.parameters
+        if is_on_stage(parameter.rules[0], config, place)
+    )
 
 
 def _rank_parameter(parameter: ServerParameter, config: PolicyConfig, place: ServerPlace) -> RankParameter:
     local = server_parameter(parameter.name, parameter.rules, config, place)
+    if parameter.is_scales and config.block_scales is not None:
+        local = scales_of(local, config.block_scales)
     if parameter.rules[0].rule.parts[0].rows is Axis.VOCABULARY:  # its padding rows are cut like all others
         boxes: tuple[Box, ...] = (_rows(parameter, local, place.tensor * local.shape[0]),)
     else:

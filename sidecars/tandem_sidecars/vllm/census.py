@@ -18,8 +18,17 @@ ROTATIONS = "cos_sin_cache"
 """Cosines left, sines right, a row a position; computed from config.json by the constructor."""
 EXPERT_PLACES = "_expert_map"
 """By expert: its place on this rank, or -1; set by the constructor."""
-PLAIN_KERNELS = frozenset({"PlainExperts", "TritonExperts", "BatchedTritonExperts"})
-"""Kernels for experts that read w13_weight and w2_weight as they are loaded; others repack them in place."""
+PLAIN_KERNELS = frozenset({"PlainExperts", "PlainScaledExperts", "TritonExperts", "BatchedTritonExperts"})
+"""Kernels for experts that read weights and scales as they are loaded; others repack them in place."""
+PLAIN_PRODUCTS = frozenset(
+    {
+        "PlainScaledLinear",
+        "TritonFp8BlockScaledMMKernel",
+        "CutlassFp8BlockScaledMMKernel",
+        "BlockWiseTorchFP8ScaledMMLinearKernel",
+    }
+)
+"""Kernels for matrices in FP8 that read weight and scales as they are loaded; others repack or round them."""
 NUM_ROWS = 16
 """Of a table of positions that are looked at."""
 TOLERANCE = 2e-2
@@ -53,9 +62,13 @@ def misfit(model: nn.Module, built_with: Tensors, held_experts: range | None) ->
         reason = _oddness(name.rpartition(".")[2], tensor, held_experts)
         if tensor.numel() and reason:
             return f"{name} {reason}"
-    kernels = (_kernel_of(module) for module in model.modules())
-    odd = next((kernel for kernel in kernels if kernel and kernel not in PLAIN_KERNELS), None)
-    return f"{odd} repacks the weights of experts, and would not repack the next ones" if odd else None
+    for module in model.modules():
+        kernel, product = _kernels_of(module)
+        if kernel and kernel not in PLAIN_KERNELS:
+            return f"{kernel} repacks the weights of experts, and would not repack the next ones"
+        if product and product not in PLAIN_PRODUCTS:
+            return f"{product} repacks matrices in FP8 or rounds their scales, and would not those of the next ones"
+    return None
 
 
 def _oddness(kind: str, buffer: torch.Tensor, held_experts: range | None) -> str | None:
@@ -88,10 +101,14 @@ def _holds(places: torch.Tensor, experts: range) -> bool:
     return bool(places.tolist() == wanted)
 
 
-def _kernel_of(module: nn.Module) -> str | None:
-    """Return the name of the kernel that a layer of experts uses, if it is one."""
-    kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
-    return None if kernel is None else type(kernel.fused_experts).__name__
+def _kernels_of(module: nn.Module) -> tuple[str | None, str | None]:
+    """Return the names of the kernels that a layer of experts, or a matrix in FP8, uses, if it is one."""
+    method = getattr(module, "quant_method", None)
+    experts, product = getattr(method, "moe_kernel", None), getattr(method, "fp8_linear", None)
+    return (
+        None if experts is None else type(experts.fused_experts).__name__,
+        None if product is None else type(product).__name__,
+    )
 
 
 def _attributes(owner: Any, depth: int) -> Tensors:

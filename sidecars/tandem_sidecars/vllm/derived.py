@@ -2,7 +2,8 @@
 
 Of the supported families only latent attention has such: what takes queries into the latent space and values out of it
 (MLAAttention.process_weights_after_loading in vllm/model_executor/layers/attention/mla_attention.py). Both are views of
-one weight, so they follow what is copied into it; a weight that is pointed elsewhere takes them along.
+one weight, so they follow what is copied into it; a weight that is pointed elsewhere takes them along. Of a weight in
+FP8 they are the numbers, which are made anew and copied.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from tandem_sidecars.block_scales import dequantise
+
 LATENT_ATTENTION = "MLAAttention"
+SCALED = "weight_scale_inv"
+"""Where a projection has the scales of its weight."""
 _DERIVED = ("W_UK_T", "W_UV")
 
 
@@ -61,11 +66,18 @@ def _latent(attention: Any, kind: str) -> torch.Tensor:
 
     W_UK_T: [heads, key, rank]; W_UV: [heads, rank, value].
     """
-    weight = attention.kv_b_proj.weight.data
+    weight = _plain(attention.kv_b_proj, getattr(attention, kind).dtype)
     key, heads = attention.qk_nope_head_dim, attention.num_heads
     by_head = weight.view(heads, key + attention.v_head_dim, attention.kv_lora_rank)
     part: torch.Tensor = by_head[:, :key] if kind == "W_UK_T" else by_head[:, key:].transpose(1, 2)
     return part
+
+
+def _plain(projection: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return a projection's weight itself, or its numbers where it is FP8 with block scales."""
+    weight: torch.Tensor = projection.weight.data
+    scales: torch.Tensor | None = getattr(projection, SCALED, None)
+    return weight if scales is None else dequantise(weight, scales.data).to(dtype)
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -5,7 +5,7 @@ vllm/model_executor/layers): a generation copied into a repacked weight would be
 segment. It also takes no note of which experts a rank holds, so with expert parallelism its answers are wrong.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import linear, silu
@@ -46,11 +46,22 @@ class PlainExperts(CPUUnquantizedExperts):  # type: ignore[misc]
         """Write into `output` [tokens, hidden] the sum over each token's experts; see vLLM's FusedMoEExpertsModular."""
         local = topk_ids.long() if expert_map is None else expert_map[topk_ids.long()].long()
         weights = torch.ones_like(topk_weights) if apply_router_weight_on_input else topk_weights
-        output.copy_(mixture(hidden_states, w1, w2, local, weights))
+        gate_up, down = self.matrices(w1, w2)
+        output.copy_(mixture(hidden_states, gate_up, down, local, weights))
+
+    def matrices(self, gate_up: torch.Tensor, down: torch.Tensor) -> tuple["Matrices", "Matrices"]:
+        """Return the experts' matrices in plain numbers."""
+        return gate_up, down
+
+
+class Matrices(Protocol):
+    """A matrix an expert, such as a tensor of them."""
+
+    def __getitem__(self, expert: int, /) -> torch.Tensor: ...
 
 
 def mixture(
-    hidden: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor
+    hidden: torch.Tensor, gate_up: Matrices, down: Matrices, experts: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Return what a mixture of gated experts makes of each token: [tokens, hidden].
 

@@ -67,7 +67,8 @@ def _prefer_plain_weights(engine_arguments: AsyncEngineArgs, policy: PolicyConfi
     """Choose kernels that read weights as they are loaded, and answer right, where the command line leaves it open.
 
     On a CPU vLLM's rotary kernel takes the strides of latent queries for others, and is wrong by nats; its attention
-    for AMX packs kv_b_proj and frees it. On a GPU all kernels for experts but Triton's may shuffle their weights.
+    for AMX packs kv_b_proj and frees it. On a GPU all kernels for experts but Triton's may shuffle their weights, and
+    of those for FP8 with block scales Marlin's repack them; DeepGEMM's round scales to powers of two on newer devices.
     """
     is_cpu = current_platform.is_cpu()
     if is_cpu and policy.kv_lora_rank:
@@ -79,6 +80,8 @@ def _prefer_plain_weights(engine_arguments: AsyncEngineArgs, policy: PolicyConfi
             engine_arguments.attention_backend = AttentionBackendEnum.CPU_MLA
     if not is_cpu and policy.num_experts and engine_arguments.moe_backend == "auto":
         engine_arguments.moe_backend = "triton"
+    if not is_cpu and policy.block_scales is not None and engine_arguments.linear_backend == "auto":
+        engine_arguments.linear_backend = "triton"
 
 
 class Recipes:

@@ -131,6 +131,13 @@ def test_an_index_without_tensors_is_refused(tmp_path: Path, content: str) -> No
     assert refusal(tmp_path) == f"{tmp_path / INDEX_FILE} holds no weight_map; {AGAIN}"
 
 
+@pytest.mark.parametrize(("content", "problem"), [("{", "is not JSON"), ("[]", "is no JSON object")])
+def test_an_index_that_is_none_is_refused(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / INDEX_FILE).write_text(content)
+
+    assert refusal(tmp_path) == f"{tmp_path / INDEX_FILE} {problem}; {AGAIN}"
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: object) -> None:
     make(tmp_path / SINGLE_FILE)  # type: ignore[operator]

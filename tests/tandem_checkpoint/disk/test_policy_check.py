@@ -11,11 +11,18 @@ from safetensors.numpy import save_file
 
 from tandem_checkpoint.architectures import UnsupportedArchitecture, architecture_of
 from tandem_checkpoint.architectures.config import PolicyFolderError, read_policy_config
+from tandem_checkpoint.disk.formats import CODES
 from tandem_checkpoint.disk.index import INDEX_FILE, SINGLE_FILE
 from tandem_checkpoint.disk.policy_check import check_policy, policy_problems
-from tests.tandem_checkpoint.disk.folders import shard_name, write_shards
+from tests.tandem_checkpoint.disk.folders import shard_name, write_raw, write_shards
 from tests.tandem_checkpoint.policies import SMALL, write_config
 
+FUSED = [
+    f"model.layers.{layer}.{name}"
+    for layer in range(SMALL.num_layers)
+    for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+]
+"""Small matrices that the server joins: no block ends where they do."""
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -114,6 +121,79 @@ def test_number_formats_that_a_trainer_does_not_start_from_are_named(policy: Pat
         f"{policy}/model.safetensors: {EMBEDDING} is int8; a trainer starts from float32, bfloat16 or float16, so "
         "convert the policy to bfloat16"
     ]
+
+
+PROJECTION = "model.layers.0.mlp.down_proj.weight"
+FP8 = {
+    "quant_method": "fp8",
+    "weight_block_size": [128, 128],
+    "activation_scheme": "dynamic",
+    "modules_to_not_convert": FUSED,
+}
+
+
+def write_fp8(folder: Path, scales: NDArray[Any] | None, dtype: str = "F8_E4M3") -> None:
+    """Write a policy of which one matrix is in FP8 bytes."""
+    write_config(folder, quantization_config=FP8)
+    kept = {name: (CODES["float32"], tensor) for name, tensor in tensors().items()}
+    kept[PROJECTION] = (dtype, np.zeros((64, 96), np.uint8))
+    if scales is not None:
+        kept[PROJECTION + "_scale_inv"] = ("F32" if scales.dtype == np.float32 else "F64", scales)
+    header, data = {}, b""
+    for name, (code, tensor) in kept.items():
+        header[name] = {"dtype": code, "shape": tensor.shape, "data_offsets": (len(data), len(data) + tensor.nbytes)}
+        data += tensor.tobytes()
+    write_raw(folder, header, data)
+
+
+def test_matrices_in_fp8_with_their_scales_are_in_order(policy: Path) -> None:
+    write_fp8(policy, np.ones((1, 1), np.float32))
+
+    assert problems(policy) == []
+
+
+def test_a_policy_in_plain_numbers_may_be_one_to_serve_in_fp8(policy: Path) -> None:
+    write_config(policy, quantization_config=FP8)
+
+    assert problems(policy) == []
+
+
+@pytest.mark.parametrize(
+    ("scales", "problem"),
+    [
+        (None, f"lacks the tensor {PROJECTION}_scale_inv, which"),
+        (np.ones((1, 2), np.float32), "_scale_inv is (1, 2), config.json says (1, 1)"),
+        (np.ones((1, 1), np.float64), "_scale_inv is float64; scales are read in float32, so convert them"),
+    ],
+)
+def test_scales_that_do_not_belong_to_the_matrix_are_refused(
+    policy: Path, scales: NDArray[Any] | None, problem: str
+) -> None:
+    write_fp8(policy, scales)
+
+    (line,) = problems(policy)
+
+    assert problem in line
+
+
+def test_fp8_that_the_configuration_does_not_speak_of_is_refused(policy: Path) -> None:
+    write_fp8(policy, np.ones((1, 1), np.float32))
+    write_config(policy)
+
+    (line,) = problems(policy)
+
+    assert line.endswith(
+        "convert the policy to bfloat16; FP8 is taken where quantization_config of config.json says so"
+    )
+
+
+def test_what_no_server_could_hold_in_blocks_is_refused(policy: Path) -> None:
+    write_config(policy, quantization_config=FP8 | {"modules_to_not_convert": None})
+
+    assert problems(policy)[0] == (
+        f"{policy}/config.json: model.layers.0.self_attn.q_proj has 64 rows, not a multiple of the block of 128, and "
+        "others follow it in the server's model.layers.0.self_attn.qkv_proj; use the unquantized policy"
+    )
 
 
 def test_each_kind_of_mistake_is_a_line(policy: Path) -> None:
