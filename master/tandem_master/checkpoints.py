@@ -1,21 +1,34 @@
-"""Checkpoints: the policy's weights in the state folder, and `latest`, which trainer and master start from."""
+"""Checkpoints: what a run goes on from, in the state folder, and `latest`, which trainer and master start from."""
 
 import asyncio
+import logging
 import os
 import re
 import shutil
+import sqlite3
 from pathlib import Path
+from time import monotonic, time
 
+from tandem_api.engine import CheckpointStep
+from tandem_api.history import CheckpointRecord
 from tandem_master.buffer.store import Buffer
-from tandem_master.errors import BufferStateError
+from tandem_master.errors import BufferStateError, CheckpointsFailed, MembersError, TrainError
+from tandem_master.journal import Journal
 from tandem_master.retention import Retention
 from tandem_master.trainers import TrainerApi
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 """File that holds the folder name of the newest checkpoint."""
 NAME = re.compile(r"generation-(\d{6,})")
 LEFTOVER = re.compile(r"\.generation-(\d{6,})\.(?:partial|old)")
 """What a killed writer leaves beside them."""
+
+MOST_FAILURES = 3
+"""Checkpoints in a row that may fail; then the job does."""
+WRITE_SECONDS = 3600.0
+"""Deadline of writing one checkpoint, beside the job and at its end."""
 
 
 def folder_name(generation: int) -> str:
@@ -39,44 +52,148 @@ def latest_generation(folder: Path) -> int:
 
 
 class Checkpoints:
-    """Writes the checkpoints of a run into `<state>/checkpoints` and the final policy into `<state>/policy`."""
+    """Writes the checkpoints of a run into `<state>/checkpoints` and the final policy into `<state>/policy`.
 
-    def __init__(self, state: Path, buffer: Buffer, trainers: TrainerApi, *, retention: Retention) -> None:
+    A checkpoint is written while the run goes on, one at a time. It counts once it is complete: then, and no earlier,
+    `latest` names it and others go. So a kill at any point leaves `latest` naming a complete checkpoint of a committed
+    iteration.
+    """
+
+    def __init__(
+        self, state: Path, buffer: Buffer, trainers: TrainerApi, journal: Journal, *, retention: Retention
+    ) -> None:
         self._state = state
         self._buffer = buffer
         self._trainers = trainers
+        self._journal = journal
         self._retention = retention
         self._newest = latest_generation(self.folder)
+        self._writing: asyncio.Task[None] | None = None
+        self._failures: list[str] = []
+        """Of the last checkpoints in a row."""
 
     @property
     def folder(self) -> Path:
         return self._state / "checkpoints"
 
-    @property
-    def newest_generation(self) -> int:
-        """Generation that a resumed run would start from."""
-        return self._newest
+    async def begin(self, generation: int) -> None:
+        """Begin to keep `generation`, which the trainers hold now; return as soon as they may go on.
 
-    async def save(self, generation: int) -> None:
-        """Keep `generation`, which the trainers hold now, and only then remove others. Errors: TrainError.
-
-        A kill at any point leaves `latest` naming a complete checkpoint of a committed iteration.
+        The checkpoint before is waited for. Errors: TrainError; CheckpointsFailed.
         """
+        started = monotonic()
+        await self.settle()
         if generation == self._newest:
             return
-        name = folder_name(generation)
         await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
-        await self._trainers.save(self.folder / name, generation)
+        folder = self.folder / folder_name(generation)
+        await self._trainers.checkpoint(folder, generation, CheckpointStep.BEGIN)
+        waited = monotonic() - started
+        self._writing = asyncio.create_task(self._write(generation, started, waited), name="write a checkpoint")
+
+    async def save(self, generation: int) -> None:
+        """Keep `generation`, which the trainers hold now, and wait until it is complete. Errors: as begin."""
+        await self.begin(generation)
+        await self.settle()
+        if generation != self._newest:
+            raise TrainError(self._failures[-1])
+
+    async def settle(self) -> None:
+        """Wait for the checkpoint that is being written, if one is. Errors: CheckpointsFailed."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+        if len(self._failures) >= MOST_FAILURES:
+            raise CheckpointsFailed(f"{MOST_FAILURES} checkpoints in a row could not be written: {self._failures[-1]}")
+
+    async def give_up(self, generation: int, error: TrainError) -> None:
+        """Do without a checkpoint that could not be begun. Errors: CheckpointsFailed."""
+        await self._failed(generation, monotonic(), 0.0, str(error))
+        await self.settle()
+
+    async def close(self) -> None:
+        """Leave what is being written unfinished: who closes may not be the job's master any more."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait({self._writing})
+
+    async def save_policy(self, generation: int) -> None:
+        """Write `generation`, which the trainers hold now, as the run's policy. Errors: TrainError."""
+        await self._trainers.save(self._state / "policy", generation)
+
+    async def _write(self, generation: int, started: float, waited: float) -> None:
+        """Write a checkpoint that was begun, and have it count."""
+        try:
+            async with asyncio.timeout(WRITE_SECONDS):
+                num_bytes = await self._complete(generation)
+        except TimeoutError:
+            await self._failed(generation, started, waited, f"it took more than {WRITE_SECONDS:g} s; is the disk slow?")
+        except (TrainError, MembersError, OSError, sqlite3.Error) as error:
+            await self._failed(generation, started, waited, str(error))
+        else:
+            self._failures.clear()
+            await self._tell(generation, started, waited, num_bytes=num_bytes)
+
+    async def _complete(self, generation: int) -> int:
+        name = folder_name(generation)
+        folder = self.folder / name
+        await self._trainers.checkpoint(folder, generation, CheckpointStep.PREPARE)
+        await self._trainers.checkpoint(folder, generation, CheckpointStep.WRITE)
+        num_bytes = await self._trainers.checkpoint(folder, generation, CheckpointStep.COMMIT)
         await asyncio.to_thread(self._buffer.set_checkpoint, generation, name)
         await asyncio.to_thread(write_atomically, self.folder / LATEST, name)
         self._newest = generation
         for old in await asyncio.to_thread(self._buffer.forget_checkpoints, self._retention):
             await asyncio.to_thread(shutil.rmtree, self.folder / old, ignore_errors=True)
         await asyncio.to_thread(remove_leftovers, self.folder, generation)
+        return num_bytes
 
-    async def save_policy(self, generation: int) -> None:
-        """Write `generation`, which the trainers hold now, as the run's policy. Errors: TrainError."""
-        await self._trainers.save(self._state / "policy", generation)
+    async def _failed(self, generation: int, started: float, waited: float, error: str) -> None:
+        self._failures.append(error)
+        logger.error("checkpoint %d was not written, the %d. in a row: %s", generation, len(self._failures), error)
+        await self._tell(generation, started, waited, error=error)
+
+    async def _tell(
+        self, generation: int, started: float, waited: float, *, num_bytes: int = 0, error: str = ""
+    ) -> None:
+        record = CheckpointRecord(
+            at=time(),
+            generation=generation,
+            seconds=monotonic() - started,
+            waited_seconds=waited,
+            num_bytes=num_bytes,
+            error=error,
+        )
+        await self._journal.write(record)
+
+
+def count_complete(folder: Path, buffer: Buffer) -> int:
+    """Return the newest checkpoint of a committed iteration, and have it count: a master may have been killed before.
+
+    What is newer than `latest` is of the same weights: a run that goes back to a checkpoint sweeps the rest.
+    """
+    latest, newest = latest_generation(folder), buffer.newest_iteration()
+    found = [NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    complete = [number for match in found if match is not None and latest < (number := int(match[1])) <= newest]
+    for generation in sorted(complete):
+        buffer.set_checkpoint(generation, folder_name(generation))
+        write_atomically(folder / LATEST, folder_name(generation))
+        latest = generation
+    return latest
+
+
+def sweep_uncounted(folder: Path, newest: int) -> None:
+    """Remove what no checkpoint is: those that were put in their place and never counted, and what killed writers left.
+
+    Their numbers will be given again, to other weights.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        match = NAME.fullmatch(path.name)
+        if LEFTOVER.fullmatch(path.name) or (match is not None and int(match[1]) > newest):
+            logger.warning("%s was never complete and is removed", path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, newest: int) -> None:

@@ -13,6 +13,10 @@ class DataError(MasterError):
     """A problem set or the policy's folder cannot be used."""
 
 
+class RewardError(MasterError):
+    """A reward function cannot be called at all."""
+
+
 class BufferStateError(MasterError):
     """The state folder contradicts itself or this job."""
 
@@ -42,11 +46,16 @@ class TrainError(Recoverable):
 
 
 class Disagreement(MasterError):  # noqa: N818 - what was found, not whose mistake it is
-    """A trainer refused a batch: the server that sampled it held other weights. Trying again would hide it."""
+    """A server holds other weights than the trainer: the self-test has seen it, or a trainer has refused a batch of it.
+    Trying again would hide it."""
 
 
 class GenerationLost(MasterError):  # noqa: N818 - what has happened, not whose mistake it is
     """Nobody holds the weights that the iteration starts from: the job goes back to its newest checkpoint."""
+
+
+class CheckpointsFailed(MasterError):  # noqa: N818 - what has happened, not whose mistake it is
+    """Several checkpoints in a row could not be written: what is trained would be lost with the pods."""
 
 
 class Stopped(Exception):  # noqa: N818 - an order that was followed, not an error

@@ -12,7 +12,7 @@ from tandem_api.registry import Desired, Keys, MemberState, MemberStatus
 from tandem_api.weights import Layout, Shard
 from tandem_checkpoint.registry.store import Registry
 from tandem_master.buffer.store import Buffer
-from tandem_master.checkpoints import latest_generation
+from tandem_master.checkpoints import count_complete, latest_generation, sweep_uncounted
 from tandem_master.errors import BufferStateError
 from tandem_master.mastership import Mastership
 from tandem_master.phases import new_lineage
@@ -40,7 +40,7 @@ async def find_start(state: Path, buffer: Buffer, weights: WatchedKeys, keys: Ke
     `weights` follows the job's `status/` and `weights/` keys. Errors: BufferStateError.
     """
     newest = await asyncio.to_thread(buffer.newest_iteration)
-    if newest > await asyncio.to_thread(latest_generation, state / "checkpoints"):
+    if newest > await asyncio.to_thread(count_complete, state / "checkpoints", buffer):
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
                 lineage = await weights.until(lambda values: held_lineage(values, keys, pods, newest))
@@ -91,6 +91,7 @@ async def resume_generation(state: Path, buffer: Buffer) -> int:
     if newest > generation:
         logger.warning("iterations %d to %d are run again: no checkpoint was made of them", generation + 1, newest)
     await asyncio.to_thread(buffer.rollback, generation)
+    await asyncio.to_thread(sweep_uncounted, state / "checkpoints", generation)
     return generation
 
 

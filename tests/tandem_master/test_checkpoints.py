@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem_master.checkpoints import remove_leftovers
+from tandem_master.checkpoints import remove_leftovers, sweep_uncounted
 from tandem_master.retention import Retention
 
 
@@ -56,5 +56,15 @@ def test_what_a_killed_writer_left_goes_with_the_next_checkpoint(tmp_path: Path)
         (tmp_path / name).mkdir()
 
     remove_leftovers(tmp_path, newest=20)
+
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_what_was_never_counted_goes_when_a_run_begins_at_a_checkpoint(tmp_path: Path) -> None:
+    kept = {"generation-000010", "generation-000020", "latest", "mine"}
+    for name in (*kept, "generation-000030", ".generation-000030.old", ".generation-000040.partial"):
+        (tmp_path / name).mkdir()
+
+    sweep_uncounted(tmp_path, newest=20)
 
     assert {path.name for path in tmp_path.iterdir()} == kept

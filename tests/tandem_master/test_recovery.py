@@ -8,6 +8,8 @@ import pytest
 
 from tandem_api.history import SwitchRecord
 from tandem_api.registry import MemberState, MemberStatus
+from tandem_master import loop
+from tandem_master.checkpoints import MOST_FAILURES, latest_generation
 from tandem_master.loop import MOST_RETURNS, MOST_TRIES
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_master.cast import Script
@@ -15,6 +17,7 @@ from tests.tandem_master.conftest import PODS, Job, ids, let_no_answer_fit_the_b
 
 SOON = 20.0
 EPOCHS = range(1, 100)
+MISMATCH = "self-test: server 0 of toy-hybrid-0 differs from the trainer of toy-hybrid-0 in model.norm.weight"
 DISAGREEMENT = "the log-probabilities of server and trainer differ by 0.3 nats"
 
 
@@ -121,15 +124,18 @@ async def test_an_iteration_that_fails_again_and_again_ends_the_job_with_the_wor
     assert (progress.activity, progress.error) == ("failed", job.ends()[0][1])
 
 
-async def test_a_stop_between_two_tries_is_heeded_at_once(job: Job) -> None:
+async def test_a_stop_between_two_tries_is_heeded_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "PAUSE_SECONDS", 2 * SOON)
     job.script = Script(failures={f"rollout/{epoch}": "server: exit 137" for epoch in EPOCHS[2:]})
     running = asyncio.create_task(job.run())
     async with asyncio.timeout(SOON):
         await told(job, "recovering")
 
     job.stop.request()
+    async with asyncio.timeout(SOON):
+        exit_code = await running
 
-    assert (await running, [result for result, _ in job.ends()]) == (0, ["Stopped"])
+    assert (exit_code, [result for result, _ in job.ends()]) == (0, ["Stopped"])
 
 
 async def test_a_batch_that_the_trainer_refuses_is_not_tried_again(job: Job) -> None:
@@ -140,6 +146,16 @@ async def test_a_batch_that_the_trainer_refuses_is_not_tried_again(job: Job) -> 
     assert (exit_code, job.ends()[0][0], epochs(job)) == (1, "Failed", [1, 2])
     assert job.ends()[0][1].endswith(f"/train: {DISAGREEMENT}")
     assert committed(job) == []
+
+
+async def test_a_hand_over_whose_self_test_fails_is_not_tried_again_and_nothing_is_trained(job: Job) -> None:
+    job.script = Script(mismatches={"rollout/1": MISMATCH})
+
+    exit_code = await job.run()
+
+    assert (exit_code, job.ends()[0][0], epochs(job), job.stub.train_requests) == (1, "Failed", [], [])
+    assert job.ends()[0][1].endswith(f"/rollout failed: {MISMATCH}")
+    assert (await job.progress()).error == job.ends()[0][1]
 
 
 async def test_where_a_generation_is_lost_the_job_goes_back_to_its_checkpoint_with_another_lineage(job: Job) -> None:
@@ -258,6 +274,8 @@ async def test_iterations_after_the_newest_checkpoint_are_run_again_where_everyt
     job.script = Script(silences=frozenset({"train/7"}))
     running = asyncio.create_task(job.run())
     await job.until_told(7)
+    async with asyncio.timeout(SOON):
+        await job.stub.first_saved.wait()
     running.cancel()
     await asyncio.wait([running])
     job.registry, job.script = FakeRegistry(), Script()
@@ -276,6 +294,77 @@ async def test_a_checkpoint_at_which_a_trainer_ends_is_written_again(job: Job) -
 
     assert (exit_code, job.ends()) == (0, [("Completed", "")])
     assert job.stub.saved == ["generation-000002", "generation-000003", "policy"]
+
+
+async def test_sampling_and_training_go_on_while_a_checkpoint_is_written(job: Job) -> None:
+    job.stub.writing_may_end.clear()
+    running = asyncio.create_task(job.run())
+
+    await job.until_told(6)
+    written = job.stub.saved.copy()
+    job.stub.writing_may_end.set()
+
+    assert (await running, written, job.stub.saved) == (0, [], ["generation-000002", "generation-000003", "policy"])
+    assert [record.generation for record in job.checkpoints()] == [2, 3]
+    assert job.checkpoints()[0].seconds > job.checkpoints()[0].waited_seconds
+
+
+async def test_a_run_that_is_killed_while_a_checkpoint_is_written_begins_at_the_one_before(job: Job) -> None:
+    with_spec(job, "recipe", iterations=5)
+    with_spec(job, "checkpoints", every_iterations=1)
+    running = asyncio.create_task(job.run())
+    await job.until_told(5)
+    job.stub.writing_may_end.clear()
+    job.stub.writing_began.clear()
+    async with asyncio.timeout(SOON):
+        await job.stub.writing_began.wait()
+    newest = latest_generation(job.settings.state / "checkpoints")
+    running.cancel()
+    await asyncio.wait([running])
+    job.registry = FakeRegistry()
+    job.stub.writing_may_end.set()
+
+    exit_code = await job.run()
+
+    assert (exit_code, job.starts()[1], job.ends()) == (0, newest, [("Completed", "")])
+    assert ids(job.rows("SELECT iteration FROM iterations ORDER BY iteration")) == [1, 2, 3, 4, 5]
+
+
+async def test_checkpoints_that_find_the_disk_full_are_told_and_done_without(job: Job) -> None:
+    with_spec(job, "checkpoints", every_iterations=1)
+    job.stub.num_full = MOST_FAILURES - 1
+
+    exit_code = await job.run()
+
+    assert (exit_code, job.ends()) == (0, [("Completed", "")])
+    assert job.stub.saved == ["generation-000003", "policy"]
+    errors = [record.error for record in job.checkpoints()]
+    assert ["No space left on device" in error for error in errors] == [True, True, False]
+
+
+async def test_a_job_whose_checkpoints_fail_again_and_again_ends(job: Job) -> None:
+    with_spec(job, "recipe", iterations=9)
+    with_spec(job, "checkpoints", every_iterations=1)
+    job.stub.num_full = MOST_FAILURES
+
+    exit_code = await job.run()
+
+    assert exit_code == 1
+    assert job.ends()[0][1].startswith(f"{MOST_FAILURES} checkpoints in a row could not be written: toy-hybrid-0/train")
+    assert len(committed(job)) in (MOST_FAILURES, MOST_FAILURES + 1)
+
+
+async def test_where_a_generation_is_lost_the_checkpoint_that_is_being_written_is_waited_for(job: Job) -> None:
+    with_spec(job, "recipe", iterations=5)
+    job.stub.writing_may_end.clear()
+    job.script = Script(losses=frozenset({"train/7"}))
+    running = asyncio.create_task(job.run())
+    await job.until_told(7)
+
+    job.stub.writing_may_end.set()
+
+    assert await running == 0
+    assert committed(job) == [1, 2, 3, 3, 4, 5]
 
 
 async def test_a_stop_after_a_training_that_broke_saves_no_weights_that_nobody_can_name(job: Job) -> None:

@@ -14,7 +14,7 @@ from tandem_api.registry import Desired, Keys, MemberState, MemberStatus
 from tandem_api.weights import Layout, Shard
 from tandem_checkpoint.registry.errors import LeaseLost
 from tandem_master.buffer.store import Buffer, open_buffer
-from tandem_master.checkpoints import latest_generation, write_atomically
+from tandem_master.checkpoints import count_complete, latest_generation, write_atomically
 from tandem_master.errors import BufferStateError
 from tandem_master.mastership import elected
 from tandem_master.resume import (
@@ -26,6 +26,7 @@ from tandem_master.resume import (
     resume_generation,
     stale_weights,
 )
+from tandem_master.retention import Retention
 from tandem_master.watched import watched
 from tests.fakes.registry import FakeRegistry
 
@@ -103,6 +104,19 @@ async def test_a_run_begins_at_the_newest_checkpoint(tmp_path: Path, buffer: Buf
 
     assert await resume_generation(tmp_path, buffer) == 1
     assert buffer.newest_iteration() == 1
+
+
+def test_a_checkpoint_that_was_complete_as_the_master_was_killed_counts(tmp_path: Path, buffer: Buffer) -> None:
+    buffer.commit(1, [])
+    buffer.commit(2, [])
+    keep(tmp_path, "generation-000001")
+    (tmp_path / "checkpoints" / "generation-000002").mkdir()
+    (tmp_path / "checkpoints" / "generation-000003").mkdir()
+
+    found = count_complete(tmp_path / "checkpoints", buffer)
+
+    assert (found, latest_generation(tmp_path / "checkpoints")) == (2, 2)
+    assert buffer.forget_checkpoints(Retention(keep_last=1)) == ()
 
 
 def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The optimizer's state on disk: what ranks of one layout saved, ranks of another go on with, bit by bit."""
 
+import asyncio
 import multiprocessing
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch
 from tandem_api.engine import JobConfig
 from tandem_api.job.pods import TrainerParallelism
 from tandem_checkpoint.architectures.config import read_policy_config
+from tandem_checkpoint.disk.optimizer_folder import all_written, make_optimizer_folder
 from tandem_checkpoint.layouts.pod import PodRanks, split_of
 from tandem_checkpoint.layouts.strip import LocalParameter
 from tandem_checkpoint.layouts.trainer import trainer_layout
@@ -18,6 +22,9 @@ from tandem_checkpoint.process.commands import RankPlace
 from tests.families.policies import write_policy
 from tests.tandem_checkpoint.jobs import job_config
 from tests.tandem_sidecars.forge import ALONE, IMPORTS, two_places
+
+if TYPE_CHECKING:
+    from tandem_sidecars.megatron.optimizer_state import Saving
 
 pytestmark = pytest.mark.megatron
 
@@ -83,18 +90,56 @@ def fill(parameter: LocalParameter, target: torch.Tensor, number: int) -> None:
         target[strip.in_parameter] = place + len(strip.tensor) + number
 
 
-def save_rank(config: JobConfig, place: RankPlace, folder: Path, dtype: torch.dtype) -> None:
-    """Save one rank's state, and train on before the files are finished."""
+def begin(rank: TrainedRank, folder: Path) -> "Saving":
+    """Begin to save; the first rank makes the folder."""
+    from torch import distributed
+
     from tandem_sidecars.megatron.optimizer_state import begin_saving
 
+    if distributed.get_rank() == 0:
+        make_optimizer_folder(folder.parent)
+    distributed.barrier()
+    return begin_saving(folder, rank.chunks, rank.optimizer)
+
+
+def finish(saving: "Saving", num_ranks: int) -> None:
+    """Have the first rank end the folder once all have written."""
+    from torch import distributed
+
+    saving.writing.join()
+    if distributed.get_rank() == 0:
+        asyncio.run(all_written(saving.folder, range(num_ranks), lambda: None))
+        saving.finish()
+    distributed.barrier()
+
+
+def hold_writing() -> Callable[[], None]:
+    """Have every file of Megatron's wait; return what lets them be written."""
+    from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
+
+    may_write, write = threading.Event(), FileSystemWriterAsync.write_preloaded_data
+
+    def held(*arguments: object, **options: object) -> None:
+        assert may_write.wait(WAIT_SECONDS)
+        write(*arguments, **options)
+
+    FileSystemWriterAsync.write_preloaded_data = staticmethod(held)
+    return may_write.set
+
+
+def save_rank(config: JobConfig, place: RankPlace, folder: Path, dtype: torch.dtype) -> None:
+    """Save one rank's state, and train on before the first byte is written."""
+    let_write = hold_writing()
     rank = TrainedRank(config, place, dtype)
     rank.train()
-    saving = begin_saving(folder, rank.chunks, rank.optimizer)
-    assert not folder.exists()
+    saving = begin(rank, folder)
     for _, state in rank.moments():
         state["exp_avg"].zero_()
-    saving.finish()
-    assert folder.is_dir()
+        state["exp_avg_sq"].zero_()
+    assert not (folder / ".metadata").exists()
+    let_write()
+    finish(saving, place.world_size)
+    assert (folder / ".metadata").is_file()
 
 
 def load_rank(config: JobConfig, place: RankPlace, folder: Path, dtype: torch.dtype) -> None:
@@ -109,13 +154,13 @@ def load_rank(config: JobConfig, place: RankPlace, folder: Path, dtype: torch.dt
 def save_and_load_main_weights(config: JobConfig, place: RankPlace, folder: Path, dtype: torch.dtype) -> None:
     """Save and load what bfloat16 weights are rounded from; the moments are forgotten before."""
     from tandem_sidecars.megatron.offload import reset, state_tensors
-    from tandem_sidecars.megatron.optimizer_state import begin_saving, load_optimizer
+    from tandem_sidecars.megatron.optimizer_state import load_optimizer
 
     rank = TrainedRank(config, place, dtype)
     rank.train()
     reset(rank.optimizer)
     before = [tensor.clone() for tensor in state_tensors(rank.optimizer)]
-    begin_saving(folder, rank.chunks, rank.optimizer).finish()
+    finish(begin(rank, folder), 1)
     rank.train()
     load_optimizer(folder, rank.chunks, rank.optimizer)
     torch.testing.assert_close([*state_tensors(rank.optimizer)], before, rtol=0, atol=0)

@@ -63,13 +63,24 @@ class FolderIncomplete(Exception):  # noqa: N818 - what has happened, not whose 
 
 def prepare(folder: Path, plan: FolderPlan, origin: Path) -> None:
     """Make the folder aside: shared files of `origin`, headers, and room for every byte."""
+    make_aside(folder)
+    lay_out(folder, plan, origin)
+
+
+def make_aside(folder: Path) -> Path:
+    """Make an empty folder aside and return it: what a killed writer has left is swept."""
     sweep(folder)
+    (aside_of(folder) / RECEIPTS).mkdir(parents=True)
+    return aside_of(folder)
+
+
+def lay_out(folder: Path, plan: FolderPlan, origin: Path) -> None:
+    """Put into the folder aside what `prepare` says. On a full disk it is removed: the disk is not left full."""
     aside = aside_of(folder)
-    (aside / RECEIPTS).mkdir(parents=True)
     try:
         _lay_out(aside, plan, origin)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk is not left full
+        shutil.rmtree(aside, ignore_errors=True)
         raise
 
 

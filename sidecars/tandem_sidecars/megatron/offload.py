@@ -136,7 +136,7 @@ def _storages(tensors: Iterable[torch.Tensor]) -> list[torch.UntypedStorage]:
 
 def state_tensors(optimizer: MegatronOptimizer) -> Iterator[torch.Tensor]:
     """Yield the optimizer's moments and, in mixed precision, its float32 main parameters."""
-    for part in _parts(optimizer):
+    for part in parts_of(optimizer):
         for group in part.param_groups:
             yield from (parameter.data for parameter in group["params"])
         for moments in part.state.values():
@@ -148,12 +148,13 @@ def reset(optimizer: MegatronOptimizer) -> None:
 
     Main parameters stay: dropping them would round each iteration's small steps away in bfloat16.
     """
-    for part in _parts(optimizer):
+    for part in parts_of(optimizer):
         part.state.clear()
         for group in part.param_groups:
             group.pop("step", None)
 
 
-def _parts(optimizer: MegatronOptimizer) -> Iterator[torch.optim.Optimizer]:
+def parts_of(optimizer: MegatronOptimizer) -> Iterator[torch.optim.Optimizer]:
+    """Yield PyTorch's optimizers: experts may have one of their own."""
     for chained in getattr(optimizer, "chained_optimizers", [optimizer]):
         yield chained.optimizer
