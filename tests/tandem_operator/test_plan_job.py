@@ -31,6 +31,17 @@ def test_pods_come_as_master_then_hybrid_then_rollout_only() -> None:
     ]
 
 
+def test_a_model_may_span_pods_whose_trainers_are_told_of_each_other() -> None:
+    plan = plan_with(
+        hybrid={"replicas": 2, "gpusPerPod": 8}, trainer={"parallelism": {"tensor": 8, "pipeline": 2, "expert": 8}}
+    )
+    config = JobConfig.model_validate_json(plan.config_map.data["config.json"])
+
+    assert [pod.metadata.name for pod in plan.pods[1:]] == ["math-8b-hybrid-0", "math-8b-hybrid-1"]
+    assert config.hybrid_pods == ("math-8b-hybrid-0", "math-8b-hybrid-1")
+    assert config.spec.hybrid.num_ranks == 16
+
+
 def test_the_longest_name_with_the_most_pods_stays_a_dns_label() -> None:
     plan = plan_with(name="m" * 50, hybrid={"replicas": 1024}, rollout={"elastic": {"replicas": 1024}})
 

@@ -1,7 +1,7 @@
 """Training in every layout: the same numbers and the same bytes as one rank, whoever holds which part of the model."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,31 +10,14 @@ import torch
 
 from tandem_api.engine import Sample
 from tandem_api.job.pods import TrainerParallelism
-from tandem_api.weights import Piece, Shard
-from tandem_checkpoint.architectures.config import read_policy_config
 from tandem_checkpoint.layouts.pod import PodRanks, split_of
-from tandem_checkpoint.process.commands import (
-    Export,
-    Exported,
-    FolderSource,
-    Load,
-    Loaded,
-    Moved,
-    Offload,
-    RankCommand,
-    Reload,
-    Save,
-    Saved,
-    SaveStep,
-    SegmentSource,
-    Train,
-    Trained,
-)
-from tandem_checkpoint.segments.layout import segment_layout
-from tandem_checkpoint.segments.store import allocate, map_for_reading, segment_name
+from tandem_checkpoint.process.commands import Fingerprint, Fingerprinted, FolderSource, Moved, Offload, Reload, Trained
+from tandem_checkpoint.segments.holdings import holding_of
 from tests.families.policies import write_policy
 from tests.tandem_checkpoint.jobs import job_config
-from tests.tandem_sidecars.forge import Answer, Forge, RankProcess, two_places
+from tests.tandem_sidecars.forge import Forge, two_places
+from tests.tandem_sidecars.holdings import held, infos_of, whole
+from tests.tandem_sidecars.pod import Exports, Pod
 from tests.tandem_sidecars.policies import samples_of
 from tests.tandem_sidecars.training import LIMIT, SMOOTH, Tensors, weights_in
 
@@ -68,92 +51,21 @@ CASES = [
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
-    """The ranks of a job in one pod, spoken to as its engine does."""
-
-    ranks: Sequence[RankProcess]
-    layout: PodRanks
-    policy: Path
-    folder: Path
-
-    def ask(self, command: Callable[[int], RankCommand], wanted: type[Answer]) -> list[Answer]:
-        for index, rank in enumerate(self.ranks):
-            rank.send(command(index))
-        answers = [rank.receive() for rank in self.ranks]
-        assert all(isinstance(answer, wanted) for answer in answers), answers
-        return [answer for answer in answers if isinstance(answer, wanted)]
-
-    def train(self, samples: Sequence[Sample], limit: float) -> list[Trained]:
-        """Take two steps over all samples."""
-        shares = [tuple(samples)[number :: self.layout.num_shares] for number in range(self.layout.num_shares)]
-        sizes = (len(samples), len(samples))
-        return self.ask(
-            lambda index: Train(
-                max_logprob_difference=limit,
-                steps=(shares[self.layout.share(index)],) * 2,
-                samples_per_step=sizes,
-            ),
-            Trained,
-        )
-
-    def export(self, name: str) -> "Generation":
-        layout = segment_layout(read_policy_config(self.policy), "float32")
-        folder = self.folder / name
-        folder.mkdir(parents=True)
-        allocate(folder, layout.num_bytes)
-        path = folder / segment_name(0)
-        answers = self.ask(lambda _: Export(segment=str(path)), Exported)
-        return Generation(path, tuple(piece for answer in answers for piece in answer.pieces), layout.num_bytes)
-
-    def load(self, source: FolderSource | SegmentSource) -> None:
-        self.ask(lambda _: Load(source=source), Loaded)
-
-    def save(self, name: str) -> Tensors:
-        """Write a checkpoint and return what is in it."""
-        path = str(self.folder / name)
-        self.ranks[0].ask(Save(path=path, step=SaveStep.PREPARE), Saved)
-        self.ask(lambda _: Save(path=path, step=SaveStep.WRITE), Saved)
-        self.ranks[0].ask(Save(path=path, step=SaveStep.COMMIT), Saved)
-        return weights_in(Path(path))
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What a pod's ranks wrote into a segment."""
-
-    path: Path
-    pieces: tuple[Piece, ...]
-    num_bytes: int
-
-    @property
-    def content(self) -> bytes:
-        with map_for_reading(self.path) as mapped:
-            return bytes(mapped)
-
-    @property
-    def source(self) -> SegmentSource:
-        shard = Shard(
-            generation=0,
-            incarnation="a",
-            segment=self.path.name,
-            segment_bytes=self.num_bytes,
-            pieces=self.pieces,
-        )
-        return SegmentSource(path=str(self.path), shards=(shard,))
-
-
-@dataclass(frozen=True, slots=True)
 class Course:
     """What a pod did, in order."""
 
     pod: Pod
-    first: Generation
+    first: Exports
     trained: list[Trained]
     held_bytes: int
     """Device memory after the offload that follows."""
-    second: Generation
+    second: Exports
     """Exported while the weights are in host memory."""
     weights: Tensors
+    at_first: list[Fingerprinted]
+    """What the ranks held before training, with what the policy's folder holds."""
+    parked: list[Fingerprinted]
+    """What they held in host memory."""
 
 
 class Stage:
@@ -181,12 +93,15 @@ class Stage:
         ranks = self._forge.start_all(config, folder, two_places(num_ranks))
         pod = Pod(ranks, PodRanks(split_of(parallelism), num_ranks), origin, folder)
         first = pod.export("first")
+        at_first = pod.ask(lambda _: Fingerprint(folder=str(origin)), Fingerprinted)
         trained = pod.train(samples, LIMIT)
         pod.ask(lambda _: Offload(), Moved)
         left = pod.ask(lambda _: Offload(), Moved)
         second = pod.export("second")
+        parked = pod.ask(lambda _: Fingerprint(), Fingerprinted)
         pod.ask(lambda _: Reload(), Moved)
-        return Course(pod, first, trained, sum(answer.device_bytes for answer in left), second, pod.save("saved"))
+        held_bytes = sum(answer.device_bytes for answer in left)
+        return Course(pod, first, trained, held_bytes, second, pod.save("saved"), at_first, parked)
 
     def _policy(self, name: str) -> tuple[Path, tuple[Sample, ...]]:
         if name not in self._policies:
@@ -248,6 +163,25 @@ def test_what_all_ranks_export_is_what_one_exports_to_the_last_bit(pair: tuple[C
     course, alone = pair
 
     assert course.first.content == alone.first.content
+
+
+def test_fingerprints_of_all_ranks_add_up_to_those_of_the_folder(pair: tuple[Course, Course]) -> None:
+    course, _ = pair
+    tensors = weights_in(course.pod.policy)
+    folder = [box for answer in course.at_first for box in answer.folder_boxes]
+
+    found = held(course.at_first, tensors)
+
+    assert found.mistakes == ()
+    assert found.fingerprints == whole(tensors).fingerprints
+    assert holding_of("the folder", folder, infos_of(tensors)).fingerprints == found.fingerprints
+
+
+def test_so_do_those_of_parked_weights_after_training(pair: tuple[Course, Course]) -> None:
+    course, _ = pair
+
+    assert held(course.parked, course.weights).mistakes == ()
+    assert held(course.parked, course.weights).fingerprints == whole(course.weights).fingerprints
 
 
 def test_no_piece_is_written_twice(pair: tuple[Course, Course]) -> None:

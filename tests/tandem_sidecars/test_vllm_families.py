@@ -10,8 +10,10 @@ import torch
 from pydantic import JsonValue
 
 from tandem_checkpoint.process.ranks import CommandRefused
+from tandem_checkpoint.segments.holdings import SelfTestFailed
 from tests.families.policies import FAMILIES, LLAMA3_ROPE, YARN_ROPE, write_policy
 from tests.tandem_sidecars.generations import write_generation
+from tests.tandem_sidecars.holdings import self_test
 from tests.tandem_sidecars.policies import changed_policy
 from tests.tandem_sidecars.serving import Engine, largest_gap, running_engine, serve
 from tests.tandem_sidecars.training import weights_in
@@ -21,6 +23,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 LIMIT = 5e-5
 """Nats between transformers and the server, float32 on both sides."""
 TWO: dict[str, JsonValue] = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+STAGES: dict[str, JsonValue] = {"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"}
 
 
 PROGRAM = "tests.tandem_sidecars.programs.poisoning_zygote"
@@ -92,6 +95,18 @@ async def test_two_workers_may_hold_whole_experts(
     assert await _gap_reading(engine, policies[family], tmp_path, **TWO, enable_expert_parallel=True) <= LIMIT
 
 
+async def test_two_stages_answer_likewise(engine: Engine, tmp_path: Path) -> None:
+    policy = write_policy(tmp_path / "policy", "qwen2", tied=True, num_hidden_layers=3)
+
+    assert await _gap_reading(engine, policy, tmp_path, **STAGES) <= LIMIT
+
+
+async def test_so_do_two_that_have_both_ends_with_the_next_weights_in_place(
+    engine: Engine, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    assert max(await _gaps_copying(engine, policies["qwen3_moe"], tmp_path, **STAGES)) <= LIMIT
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -113,10 +128,44 @@ async def test_a_model_that_would_go_wrong_with_the_next_weights_is_refused(
             pass
 
 
+async def test_a_byte_that_changes_once_it_is_bound_fails_the_self_test(
+    engine: Engine, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    policy, tensor = policies["qwen3_moe"], "model.layers.1.mlp.experts.5.down_proj.weight"
+    generation = write_generation(policy, weights_in(policy), tmp_path)
+    async with engine.serving(policy, generation) as strategy:
+        generation.flip_byte(tensor)
+
+        with pytest.raises(SelfTestFailed, match=f"^self-test: the server differs from the trainer in {tensor}; no"):
+            await self_test(strategy, policy)
+
+
+async def test_two_tensors_of_one_shape_that_are_swapped_fail_it(
+    engine: Engine, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    policy, tensors = policies["llama"], weights_in(policies["llama"])
+    one, other = (f"model.layers.0.self_attn.{name}_proj.weight" for name in "kv")
+    generation = write_generation(policy, tensors | {one: tensors[other], other: tensors[one]}, tmp_path)
+    async with engine.resident(policy, generation) as strategy:
+        with pytest.raises(SelfTestFailed, match=f"^self-test: the server differs from the trainer in {one}, {other};"):
+            await self_test(strategy, policy)
+
+
+async def test_weights_that_were_derived_from_others_fail_it(
+    engine: Engine, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    policy = changed_policy(policies["deepseek_v3"], tmp_path / "stale", {})
+    generation = write_generation(policy, weights_in(policy), tmp_path)
+    async with engine.serving(policy, generation) as strategy:
+        with pytest.raises(SelfTestFailed, match=r"W_UK_T is not made of the weights that are there; .*W_UV is not"):
+            await self_test(strategy, policy)
+
+
 async def _gap_reading(engine: Engine, policy: Path, folder: Path, **engine_args: JsonValue) -> float:
     """Return how far a server is from transformers that reads a segment itself."""
     generation = write_generation(policy, weights_in(policy), folder)
-    async with engine.serving(policy, generation, **engine_args):
+    async with engine.serving(policy, generation, **engine_args) as strategy:
+        assert await self_test(strategy, policy) == len(weights_in(policy))
         return await _gap(engine, policy)
 
 
@@ -130,6 +179,7 @@ async def _gaps_copying(engine: Engine, policy: Path, folder: Path, **engine_arg
         before = await _gap(engine, policy)
         await strategy.abort()
         await serve(strategy, second)
+        assert await self_test(strategy, newer) == len(tensors)
         return before, await _gap(engine, newer)
 
 

@@ -39,3 +39,6 @@ class ServerPlace:
     tensor: int = 0
     has_expert_parallel: bool = False
     """Whether vLLM gives whole experts to ranks (--enable-expert-parallel) instead of cutting each."""
+    num_pipeline: int = 1
+    pipeline: int = 0
+    """Stage of layers, counted from 0."""

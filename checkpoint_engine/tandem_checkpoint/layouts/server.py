@@ -3,7 +3,7 @@
 vLLM's sharding (vllm/model_executor/layers/linear.py, fused_moe/): projections into heads, into the feed-forward and
 onto the vocabulary are cut by rows, each tensor of a fused parameter for itself; projections back to the hidden size by
 columns; all else is whole on every rank. With more ranks than key/value heads, neighbours hold the same head. Experts
-are cut likewise, or dealt out whole.
+are cut likewise, or dealt out whole. Stages keep the layers' numbers (vllm/distributed/utils.py, get_pp_indices).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,9 @@ from itertools import groupby
 
 from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig
-from tandem_checkpoint.architectures.table import CUT, Axis, NamedRule, length_of
+from tandem_checkpoint.architectures.table import CUT, Axis, NamedRule, Stage, length_of
 from tandem_checkpoint.layouts.place import ServerPlace
+from tandem_checkpoint.layouts.scales import with_scales
 from tandem_checkpoint.layouts.strip import Block, LocalParameter, stacked
 
 VOCABULARY_MULTIPLE = 64
@@ -21,10 +22,19 @@ VOCABULARY_MULTIPLE = 64
 
 def server_layout(policy: PolicyConfig, place: ServerPlace) -> tuple[LocalParameter, ...]:
     """Return all parameters of a rank, in the order of the family's table."""
-    rules = architecture_of(policy.architecture).rules(policy)
-    return tuple(
-        server_parameter(name, tuple(group), policy, place) for name, group in groupby(rules, lambda rule: rule.server)
-    )
+    rules = (rule for rule in architecture_of(policy.architecture).rules(policy) if is_on_stage(rule, policy, place))
+    groups = ((name, tuple(group)) for name, group in groupby(rules, lambda rule: rule.server))
+    return tuple(held for name, group in groups for held in _held(name, group, policy, place))
+
+
+def _held(
+    name: str, rules: Sequence[NamedRule], policy: PolicyConfig, place: ServerPlace
+) -> tuple[LocalParameter, ...]:
+    """Return a parameter, and its scales where it is quantised."""
+    parameter = server_parameter(name, rules, policy, place)
+    if policy.block_scales is None or not rules[0].is_quantised(policy):
+        return (parameter,)
+    return with_scales(parameter, policy.block_scales)
 
 
 def server_parameter(name: str, rules: Sequence[NamedRule], policy: PolicyConfig, place: ServerPlace) -> LocalParameter:
@@ -55,6 +65,29 @@ def local_experts(num_experts: int, place: ServerPlace) -> range:
     each, rest = divmod(num_experts, place.num_tensor)
     first = place.tensor * each + min(place.tensor, rest)
     return range(first, first + each + (place.tensor < rest))
+
+
+def is_on_stage(named: NamedRule, policy: PolicyConfig, place: ServerPlace) -> bool:
+    """Tell whether a rank's stage has the parameter of a rule: its layer, or what stands before or behind all layers.
+
+    Of tied embeddings the last stage has a copy; some of vLLM's models have both ends on every stage.
+    """
+    if named.layer is not None:
+        return named.layer in stage_layers(policy.num_layers, place)
+    if architecture_of(policy.architecture).server_ends_everywhere:
+        return True
+    is_last = place.pipeline == place.num_pipeline - 1
+    if named.rule.stage is Stage.FIRST:
+        return place.pipeline == 0 or (policy.tied_embeddings and is_last)
+    return is_last
+
+
+def stage_layers(num_layers: int, place: ServerPlace) -> range:
+    """Return the layers of a rank's stage. What does not divide goes to the stages before the last, one each."""
+    each, rest = divmod(num_layers, place.num_pipeline)
+    longer = range(place.num_pipeline - 1 - rest, place.num_pipeline - 1)
+    first = place.pipeline * each + sum(stage < place.pipeline for stage in longer)
+    return range(first, first + each + (place.pipeline in longer))
 
 
 def padded_vocabulary(policy: PolicyConfig) -> int:

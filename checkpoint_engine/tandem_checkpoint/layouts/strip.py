@@ -11,7 +11,7 @@ from math import prod
 from tandem_checkpoint.reshard.placement import Held
 
 Box = tuple[slice, ...]
-FORCED_BYTES = {"float32": 4}
+FORCED_BYTES = {"float32": 4, "float8_e4m3fn": 1}
 """Sizes of the number formats that do not follow the policy's."""
 
 

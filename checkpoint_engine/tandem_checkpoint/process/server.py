@@ -10,6 +10,8 @@ from tandem_checkpoint.process.channel import Channel, ChannelClosed
 from tandem_checkpoint.process.child import KILL_SECONDS, ChildGone, how_it_ended, reap_strays
 from tandem_checkpoint.process.commands import (
     SERVER_ANSWER,
+    Examine,
+    Fingerprinted,
     Refused,
     ServerAnswer,
     ServerCommand,
@@ -81,10 +83,8 @@ class Server:
         """
         while True:
             answer = await self._receive()
-            if isinstance(answer, ServerFailed):
-                raise ChildGone(answer.reason)
-            if isinstance(answer, Refused):
-                raise CommandRefused(answer.reason)
+            if isinstance(answer, Fingerprinted):
+                continue  # nobody waits for it any more
             if answer.step in (STANDING_STEP, LAST_STEP):
                 await self._noted()
                 self._noting = asyncio.create_task(self._note_segments(), name="note shared memory")
@@ -92,6 +92,13 @@ class Server:
                 await self._noted()
             if answer.step == step:
                 return answer
+
+    async def examine(self) -> Fingerprinted:
+        """Return the fingerprints of what the server holds; errors as for `expect`."""
+        await self.send(Examine())
+        while not isinstance(answer := await self._receive(), Fingerprinted):
+            continue  # a step that nobody has waited for
+        return answer
 
     async def wait(self) -> str:
         """Return how the server ended, once it has."""
@@ -136,8 +143,14 @@ class Server:
         found = await asyncio.to_thread(self._traces.sweeper.used_by, self.pid)
         self._segments |= found
 
-    async def _receive(self) -> ServerAnswer:
+    async def _receive(self) -> ServerStep | Fingerprinted:
+        """Return the next answer. Raises: ChildGone where the server fails or ends; CommandRefused."""
         try:
-            return SERVER_ANSWER.validate_json(await self._channel.receive())
+            answer: ServerAnswer = SERVER_ANSWER.validate_json(await self._channel.receive())
         except ChannelClosed:
             raise ChildGone(await self.wait()) from None
+        if isinstance(answer, ServerFailed):
+            raise ChildGone(answer.reason)
+        if isinstance(answer, Refused):
+            raise CommandRefused(answer.reason)
+        return answer

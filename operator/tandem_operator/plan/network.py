@@ -48,7 +48,7 @@ def _monitoring(job: RLJob, surroundings: Surroundings) -> tuple[IngressRule, ..
 def _http_ports(job: RLJob) -> tuple[NetworkPort, ...]:
     """Return the ports of both engines, of the master's metrics, and of as many servers as a pod can hold."""
     num_devices = max(job.spec.hybrid.gpus_per_pod, job.spec.rollout.elastic.gpus_per_pod)
-    num_servers = num_devices // job.spec.rollout.parallelism.tensor
+    num_servers = num_devices // job.spec.rollout.parallelism.num_devices
     return (
         NetworkPort(port=ENGINE_PORT_TRAIN),
         NetworkPort(port=ENGINE_PORT_ROLLOUT),

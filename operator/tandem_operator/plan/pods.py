@@ -153,7 +153,7 @@ def _server(job: RLJob, surroundings: Surroundings, access: DeviceAccess, num_de
 
 def _server_ports(job: RLJob, num_devices: int) -> tuple[ContainerPort, ...]:
     """Return one port a server: `server`, then `server-1`, `server-2`, … since names are unique in a container."""
-    num_servers = num_devices // job.spec.rollout.parallelism.tensor
+    num_servers = num_devices // job.spec.rollout.parallelism.num_devices
     return tuple(
         ContainerPort(name="server" if index == 0 else f"server-{index}", container_port=SERVER_PORT + index)
         for index in range(num_servers)

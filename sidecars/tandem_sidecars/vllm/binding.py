@@ -120,7 +120,13 @@ def fit(
                 f"{shape} at byte {offset_bytes} in the segment"
             )
     wanted = rank_parameters(
-        layout, config, place.tensor, place.num_tensor, has_expert_parallel=place.has_expert_parallel
+        layout,
+        config,
+        place.tensor,
+        place.num_tensor,
+        has_expert_parallel=place.has_expert_parallel,
+        stage=place.pipeline,
+        num_stages=place.num_pipeline,
     )
     parameters, derived = dict(model.named_parameters()), derived_parameters(model)
     made = {item.name for item in derived}

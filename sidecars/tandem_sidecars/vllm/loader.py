@@ -10,7 +10,7 @@ import logging
 import torch
 from torch import nn
 from vllm.config import ModelConfig, ParallelConfig, VllmConfig
-from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
+from vllm.distributed.parallel_state import get_pp_group, get_tensor_model_parallel_rank
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
@@ -47,7 +47,7 @@ class SegmentLoader(BaseModelLoader):  # type: ignore[misc]
         """Clear a GPU's memory, where nobody knows what it holds; leave a CPU's, whose pages are not even there yet."""
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.device.type != "cpu":
+                if parameter.device.type != "cpu" and parameter.dim():  # a number by itself is a scale of the cache
                     parameter.zero_()
         self.built_with = kept_beside(model)
 
@@ -64,4 +64,10 @@ def _refusal(model: nn.Module, reason: str | None) -> str | None:
 
 def place_of(parallel: ParallelConfig) -> ServerPlace:
     """Return which rank of the server this worker is."""
-    return ServerPlace(parallel.tensor_parallel_size, get_tensor_model_parallel_rank(), parallel.enable_expert_parallel)
+    return ServerPlace(
+        parallel.tensor_parallel_size,
+        get_tensor_model_parallel_rank(),
+        parallel.enable_expert_parallel,
+        parallel.pipeline_parallel_size,
+        get_pp_group().rank_in_group,
+    )

@@ -8,10 +8,20 @@ from pydantic import ValidationError
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 from vllm.engine.protocol import EngineClient
 
-from tandem_checkpoint.process.commands import Abort, Bind, Go, Refused, ServerCommand, ServerStep, Sleep
+from tandem_checkpoint.process.commands import (
+    Abort,
+    Bind,
+    Examine,
+    Fingerprinted,
+    Go,
+    Refused,
+    ServerCommand,
+    ServerStep,
+    Sleep,
+)
 from tandem_checkpoint.segments.manifest import Manifest
 
-Answer = Callable[[ServerStep | Refused], None]
+Answer = Callable[[ServerStep | Fingerprinted | Refused], None]
 WEIGHTS, CACHE = "weights", "kv_cache"
 """vLLM's names of what sleeps."""
 SLEEP_LEVEL = 2
@@ -44,6 +54,8 @@ class Orders:
         match command:
             case Bind():
                 await self._bind(command)
+            case Examine():
+                self._answer(await self._examine())
             case Abort():
                 await self.pause()
                 await self._step_and_memory("aborted")
@@ -102,6 +114,15 @@ class Orders:
         await self._engine.finish_weight_update(str(generation))
         await self._engine.reset_prefix_cache()
         await self._wake(CACHE)  # vLLM generates again from here on, where it has slept
+
+    async def _examine(self) -> Fingerprinted:
+        """Return what all workers hold."""
+        texts = await self._engine.collective_rpc("segment_fingerprints")
+        answers = [Fingerprinted.model_validate_json(text) for text in texts]
+        return Fingerprinted(
+            boxes=tuple(box for answer in answers for box in answer.boxes),
+            misfits=tuple(misfit for answer in answers for misfit in answer.misfits),
+        )
 
     async def _sleep(self) -> None:
         """Free the devices. What vLLM keeps (context, graphs, communicators) stays on them."""

@@ -68,6 +68,7 @@ def preload(device: str) -> None:
     if device == "cpu":
         _keep_plain_weights()
         _keep_plain_experts()
+        _keep_plain_scales()
         _override_kernels_once()
         _list_processors_once()
 
@@ -139,6 +140,30 @@ def _keep_plain_experts() -> None:
         return [PlainExperts] if backend is unquantized.UnquantizedMoeBackend.CPU else choose(backend)
 
     unquantized.backend_to_kernel_cls = backend_to_kernel_cls
+
+
+def _keep_plain_scales() -> None:
+    """Have FP8 with block scales computed on any CPU, from the weights as they are, in float32 too."""
+    import torch
+    from vllm.model_executor.kernels import linear
+    from vllm.model_executor.layers.fused_moe.experts import cpu_moe
+    from vllm.model_executor.layers.fused_moe.oracle import fp8
+    from vllm.model_executor.layers.quantization.fp8 import Fp8Config
+    from vllm.platforms import PlatformEnum
+
+    from tandem_sidecars.vllm.scaled import PlainScaledExperts, PlainScaledLinear
+
+    choose = fp8.backend_to_kernel_cls
+    ours: dict[object, list[type]] = {fp8.Fp8MoeBackend.CPU: [PlainScaledExperts], fp8.Fp8MoeBackend.CPU_W8A8: []}
+
+    def backend_to_kernel_cls(backend: fp8.Fp8MoeBackend) -> list[type]:
+        return ours[backend] if backend in ours else choose(backend)
+
+    fp8.backend_to_kernel_cls = backend_to_kernel_cls
+    cpu_moe.prepare_fp8_moe_layer_for_cpu = lambda *experts: experts
+    linear._POSSIBLE_FP8_BLOCK_KERNELS[PlatformEnum.CPU] = [PlainScaledLinear]
+    formats = [torch.float32, *Fp8Config.get_supported_act_dtypes()]
+    Fp8Config.get_supported_act_dtypes = classmethod(lambda cls: formats)
 
 
 def _override_kernels_once() -> None:

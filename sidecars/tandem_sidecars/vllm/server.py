@@ -16,7 +16,15 @@ import uvloop
 from vllm.entrypoints.launchers.launcher import setup_server
 
 from tandem_checkpoint.process.channel import ChannelClosed, ChildChannel
-from tandem_checkpoint.process.commands import SERVER_COMMAND, Go, Refused, ServerCommand, ServerFailed, ServerStep
+from tandem_checkpoint.process.commands import (
+    SERVER_COMMAND,
+    Fingerprinted,
+    Go,
+    Refused,
+    ServerCommand,
+    ServerFailed,
+    ServerStep,
+)
 from tandem_checkpoint.process.parent import PARENT_VARIABLE, die_with_parent
 from tandem_sidecars.vllm.front import Front
 from tandem_sidecars.vllm.orders import Orders
@@ -120,7 +128,7 @@ def _listen(channel: ChildChannel) -> Callable[[], Awaitable[ServerCommand]]:
     return next_command
 
 
-def _tell(channel: ChildChannel, answer: ServerStep | Refused | ServerFailed) -> None:
+def _tell(channel: ChildChannel, answer: ServerStep | Fingerprinted | Refused | ServerFailed) -> None:
     channel.send(answer.model_dump_json())
 
 

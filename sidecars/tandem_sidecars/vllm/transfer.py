@@ -20,7 +20,9 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from tandem_checkpoint.segments.manifest import BrokenSegment, Manifest
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_sidecars.vllm.binding import Fit, Segments, fit
+from tandem_sidecars.vllm.examination import examine
 from tandem_sidecars.vllm.loader import MISFIT, place_of
+from tandem_sidecars.vllm.stages import Runner, take_from_stage_before
 
 BACKEND = "tandem_segment"
 _segments = Segments()
@@ -90,18 +92,26 @@ class SegmentWorker:
     """What vLLM's worker can do besides: `--worker-extension-cls`."""
 
     weight_transfer_engine: SegmentTransfer
+    model_runner: Runner
     device: torch.device
 
     def segment_misfit(self, manifest: str, keeps_copy: bool) -> str | None:
         """Return why a manifest's generation cannot be put into this worker's model; None: it can."""
         try:
             parsed = Manifest.model_validate_json(Path(manifest).read_text())
+            take_from_stage_before(self.model_runner)
             self.weight_transfer_engine.prepare(parsed, keeps_copy=keeps_copy)
         except (BrokenSegment, SegmentError) as error:
             return str(error)
         except (OSError, ValidationError) as error:
             return f"{manifest} cannot be read: {error}"
         return None
+
+    def segment_fingerprints(self) -> str:
+        """Return the fingerprints of what this worker's model holds now, as JSON of Fingerprinted."""
+        transfer = self.weight_transfer_engine
+        policy = Path(transfer.model_config.model)
+        return examine(transfer.model, policy, place_of(transfer.parallel_config)).model_dump_json()
 
     def segment_held_bytes(self) -> int:
         """Return the memory in use: on a GPU the whole device's, as the driver sees it; else this process's own."""

@@ -6,10 +6,13 @@ from functools import cache
 from math import lcm, prod
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tandem_checkpoint.architectures import ARCHITECTURES, architecture_of
+from tandem_checkpoint.architectures.block_scales import BlockScales
+from tandem_checkpoint.architectures.block_split import block_problems
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.split import SplitRefused, check_trainer_split
 from tandem_checkpoint.layouts.place import TrainerPlace, TrainerSplit
@@ -82,6 +85,23 @@ def split_models(draw: st.DrawFn, families: Sequence[str] = FAMILIES) -> tuple[P
             return policy, fitting
     fitting = TrainerSplit(expert=split.expert, expert_tensor=split.expert_tensor)
     return policy, fitting if fits(policy, fitting) else TrainerSplit()
+
+
+@st.composite
+def quantised_models(draw: st.DrawFn) -> tuple[PolicyConfig, TrainerSplit]:
+    """A policy with FP8 matrices in small blocks, smaller ones at the edge, and a split that cuts none of them."""
+    policy, split = draw(split_models())
+    block, has_powers = draw(st.sampled_from([(2, 2), (4, 2), (2, 4), (1, 3)])), draw(st.booleans())
+    scales = BlockScales(block, routers_of(policy), has_powers)
+    policy = replace(policy, hidden=draw(st.sampled_from([6, 7])), block_scales=scales)
+    assume(not any(block_problems(policy)))
+    splits = (split, replace(split, expert_tensor=1), replace(split, tensor=1, expert_tensor=1), TrainerSplit())
+    return policy, next(one for one in splits if fits(policy, one))
+
+
+def routers_of(policy: PolicyConfig) -> frozenset[str]:
+    """Return the modules that published lists leave out of FP8."""
+    return frozenset(f"model.layers.{layer}.mlp.gate" for layer in range(policy.num_layers))
 
 
 def fits(policy: PolicyConfig, split: TrainerSplit) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tandem_checkpoint.architectures import ARCHITECTURES, architecture_of
+from tandem_checkpoint.architectures import ARCHITECTURES, UnsupportedArchitecture, architecture_of
+from tandem_checkpoint.architectures.block_scales import BlockScales
 from tandem_checkpoint.architectures.config import PolicyConfig, PolicyFolderError
 from tandem_checkpoint.architectures.table import Architecture, Part, Rule, Split
 from tandem_checkpoint.disk.index import read_index
@@ -226,3 +227,24 @@ def test_12_experts_by_their_fused_names_in_memory_instead_of_those_on_disk(plan
     index = read_index(tmp_path)
     with pytest.raises(PolicyFolderError, match=r"lacks the tensor model\.layers\.0\.mlp\.experts\.gate_up_proj"):
         [index[name] for name in names]
+
+
+def test_15_a_family_whose_layout_nobody_declares_is_refused() -> None:
+    with pytest.raises(UnsupportedArchitecture, match="is Qwen3NextForCausalLM, which has no table; use one of Deep"):
+        architecture_of("Qwen3NextForCausalLM")
+
+
+def test_16_a_router_that_no_list_leaves_out_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = model(LATENT, block_scales=BlockScales())
+    right = {info.name: info.dtype for info in segment_layout(policy, "bfloat16").tensors}
+    routers = {f"model.layers.{layer}.mlp.gate.weight" for layer in range(1, 4)}
+    monkeypatch.setattr(Rule, "is_projection", property(is_matrix))
+
+    now = {info.name: info.dtype for info in segment_layout(policy, "bfloat16").tensors}
+    assert {right[name] for name in routers} == {"bfloat16"}
+    assert {name for name, dtype in now.items() if right.get(name, dtype) != dtype} == routers
+
+
+def is_matrix(rule: Rule) -> bool:
+    """What a list of names leaves to be quantised that names no router."""
+    return rule.stage is None and rule.parts[0].columns is not None
