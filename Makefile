@@ -5,8 +5,15 @@ EXAMPLE := examples/01-reverse-digits
 RUN ?= runs/reverse-digits
 # Longest first build before the tests; what is built stays, and the next run goes on from there.
 CONTROL_PLANE_SECONDS ?= 3000
+# Too long for `make check`: whole operators, and processes that fork others.
+LONG := tests/tandem_operator/reconcile/test_any_sequence.py tests/tandem_operator/program \
+  tests/tandem_checkpoint/test_keeper.py tests/tandem_checkpoint/test_zygote.py
+UNIT := $(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node and not spin and not gpu" \
+  $(LONG:%=--ignore=%)
+# Folders of tests that wait long, for processes and deadlines: `make check` runs each beside the others.
+WAITING := tandem_checkpoint tandem_master
 
-.PHONY: help install control-plane demo check test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights faults crd requirements clean
+.PHONY: help install control-plane demo check lint unit $(WAITING:%=unit-%) test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -23,22 +30,26 @@ demo: install ## Run example 01: a tiny policy learns to reverse digits (about 5
 	$(BIN)/tandem up -f $(EXAMPLE)/rljob.yaml --run-dir $(RUN) --fresh
 
 check: install ## Lint, types, import contracts, unit tests (under 3 minutes)
+	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync=target lint unit $(WAITING:%=unit-%)
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm and not e2e and not api_server and not node and not spin and not gpu" \
-	  --ignore=tests/tandem_operator/reconcile/test_any_sequence.py --ignore=tests/tandem_operator/program
+
+$(WAITING:%=unit-%): install
+	$(UNIT) $(@:unit-%=tests/%)
+
+unit: install
+	$(UNIT) $(WAITING:%=--ignore=tests/%)
 
 test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (under 40 minutes, without the first build)
 	@timeout $(CONTROL_PLANE_SECONDS) $(MAKE) --no-print-directory control-plane || \
 	  echo "no control plane here: the tests that need it are skipped and say why"
 	@tools/mooncake/packages.sh || echo "no Mooncake here: the tests that need it are skipped and say why"
 	@tools/spin/packages.sh || echo "no spin here: the tests that check the model of the switch are skipped and say why"
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -m "not campaign and not gpu"
 
 gpu: ## Trainer, server and whole jobs on an NVIDIA GPU; into .venv as docs/gpu.md says

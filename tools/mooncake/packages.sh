@@ -6,6 +6,7 @@ has() { ldconfig -p 2>/dev/null | grep -q "$1"; }
 packages=""
 has 'libibverbs\.so\.1' || packages="$packages libibverbs1"
 has 'librdmacm\.so\.1' || packages="$packages librdmacm1"
+has 'libcurl\.so\.4' || packages="$packages libcurl4"
 has 'libnuma\.so\.1' || packages="$packages libnuma1"
 if [ -n "$packages" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
