@@ -1,5 +1,6 @@
 """The engine's configuration and the bodies of its HTTP API."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from tandem_api.job.spec import RLJobSpec
 from tandem_api.job.status import Phase
 from tandem_api.registry import MemberState
 from tandem_api.resource import Resource
-from tandem_api.weights import Shard
+from tandem_api.weights import BoxFingerprint, Shard
 
 ENGINE_PORT_TRAIN = 8701
 ENGINE_PORT_ROLLOUT = 8702
@@ -46,8 +47,10 @@ class Sample(Resource):
     """Index of the first token that takes part in the loss; everything after it does."""
     sampled_logprobs: tuple[float, ...]
     """Log-probability at sampling of each token in the loss, nats [T - first_loss_token]."""
+    num_old_tokens: int = Field(default=0, ge=0)
+    """How many tokens at the start of the loss older generations sampled: server and trainer are not compared there."""
     advantage: float
-    """Reward minus the mean reward of its group."""
+    """What its tokens are credited with: the reward over the group's baseline, as the objective has it."""
 
 
 class TrainRequest(Resource):
@@ -80,6 +83,8 @@ class TrainResponse(Resource):
 
     max_abs_logprob_difference: float
     """max |logprob(server) - logprob(trainer)| over the sampled tokens of the current generation, nats."""
+    num_logprobs: int = Field(default=0, ge=0)
+    """Sampled tokens of which both were compared, over all ranks, before the first step."""
     kl: float
     """Mean of L_old - L over the samples of the last step, before that step, nats: how far the steps before it moved
     the policy; 0 with one step."""
@@ -93,6 +98,16 @@ class TrainResponse(Resource):
     """Time to write the new generation into the pod's segment, before the answer."""
 
 
+class SaveStep(StrEnum):
+    """Steps of saving. Where a model is shared, one rank prepares, then all write, then one commits."""
+
+    ALL = "all"
+    """From ranks of one pod that hold all weights, each or together."""
+    PREPARE = "prepare"
+    WRITE = "write"
+    COMMIT = "commit"
+
+
 class SaveRequest(Resource):
     """POST /v1/save: write the current weights as a Hugging Face folder. Allowed in every state."""
 
@@ -100,6 +115,8 @@ class SaveRequest(Resource):
     """Folder to make, as the container sees it. Written aside and renamed."""
     generation: int | None = Field(default=None, ge=0)
     """Generation that is wanted; a trainer that holds another one refuses (409). Absent: whatever it holds."""
+    step: SaveStep = SaveStep.ALL
+    """What to do of it. Where a model spans pods, one prepares the folder, then all write, then one commits."""
 
 
 class SaveResponse(Resource):
@@ -109,6 +126,31 @@ class SaveResponse(Resource):
     """The folder."""
     num_bytes: int
     """Size of the weight files."""
+
+
+class CheckpointStep(StrEnum):
+    """Steps of a checkpoint, in this order. The job waits for the first one only."""
+
+    BEGIN = "Begin"
+    """At all trainers at once, while they train: fix what is to be written."""
+    PREPARE = "Prepare"
+    """At the first one: make the files, aside."""
+    WRITE = "Write"
+    """At all of them: answered once this pod's part is on disk."""
+    COMMIT = "Commit"
+    """At the first one: put the whole folder in its place."""
+
+
+class CheckpointRequest(Resource):
+    """POST /v1/checkpoints: a step of writing a generation, and the optimizer's state where that is kept, while the job
+    goes on. Answer: SaveResponse."""
+
+    path: str
+    """Folder to make, as the containers see it."""
+    generation: int = Field(ge=0)
+    """Generation that it holds; a trainer that holds another one refuses to begin (409)."""
+    step: CheckpointStep
+    """What to do."""
 
 
 class MemberPhase(Resource):
@@ -181,6 +223,19 @@ class PublishedWeights(Resource):
     """Whether the shards of all pods are registered: then the master can publish the generation."""
 
 
+class WeightFingerprints(Resource):
+    """GET /v1/weights/{generation}/fingerprints: what the ranks of this trainer hold, for the self-test."""
+
+    generation: int = Field(ge=0)
+    """Version of the weights."""
+    boxes: tuple[BoxFingerprint, ...]
+    """What each rank holds, one rank after another; boxes that several hold come several times."""
+    folder: str = ""
+    """Folder that the ranks have loaded these weights from; empty where that was none, or is not looked at."""
+    folder_boxes: tuple[BoxFingerprint, ...] = ()
+    """Its tensors, in the format that is handed over."""
+
+
 class FetchedWeights(Resource):
     """POST /v1/weights/{generation}/fetch: what a rollout-only pod has brought into its segment."""
 
@@ -192,6 +247,26 @@ class FetchedWeights(Resource):
     """Pods that gave them."""
     seconds: float = Field(ge=0)
     """Time that it took."""
+
+
+class ByteRuns(Resource):
+    """Equal runs of bytes in a segment, at regular distances."""
+
+    offset_bytes: int = Field(ge=0)
+    """Place of the first byte."""
+    run_bytes: int = Field(ge=1)
+    """Size of each run."""
+    num_runs: int = Field(default=1, ge=1)
+    """How many there are."""
+    stride_bytes: int = Field(default=0, ge=0)
+    """From the start of one run to that of the next; 0 where there is one only."""
+
+
+class SegmentRuns(Resource):
+    """POST /v1/weights/{generation}/runs: which bytes of the segment are wanted, in which order."""
+
+    runs: tuple[ByteRuns, ...] = Field(min_length=1, max_length=1024)
+    """They come one behind the other."""
 
 
 class SegmentAddress(Resource):
@@ -225,9 +300,9 @@ class PieceMismatch(Resource):
     """Place of its first byte in the segment."""
     num_bytes: int = Field(ge=0)
     """Size."""
-    registered_crc32: int = Field(ge=0)
+    registered_xxh3: int = Field(ge=0)
     """Checksum as the exporter registered it."""
-    found_crc32: int = Field(ge=0)
+    found_xxh3: int = Field(ge=0)
     """Checksum of the bytes that are there."""
 
 

@@ -131,6 +131,14 @@ class IterationRecord(Resource):
     """Trajectories that were trained on."""
     sampled_tokens: int
     """Tokens sampled."""
+    repeats: int = 0
+    """Of those that finished, trajectories that were stopped because they repeated themselves."""
+    groups: int = 0
+    """Groups that became complete, those that were left out included."""
+    groups_without_signal: int = 0
+    """Of them, those whose samples were all worth the same: without a gradient."""
+    refills: int = 0
+    """Problems drawn in place of groups without signal (`spec.recipe.sampling.dynamic`)."""
     tokens_per_second: float
     """Sampled tokens over the duration of the Infer phase."""
     max_abs_logprob_difference: float
@@ -141,6 +149,50 @@ class IterationRecord(Resource):
     """Mean surrogate loss over the steps."""
     gradient_norm: float
     """Mean gradient norm over the steps."""
+
+
+class CheckpointRecord(Resource):
+    """A checkpoint that was written while the job went on, or could not be."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    """Discriminator."""
+    at: float
+    """Unix time, in seconds, at which it was complete, or was given up."""
+    generation: int = Field(ge=0)
+    """Generation that it holds."""
+    seconds: float = Field(ge=0)
+    """From its beginning on."""
+    waited_seconds: float = Field(ge=0)
+    """How long the job waited for it: until everything that it is written from was fixed, and for the one before."""
+    num_bytes: int = Field(default=0, ge=0)
+    """Size of its weights and of the optimizer's state."""
+    error: str = ""
+    """Why there is none, for people; empty where it is complete."""
+
+
+class SelfTestRecord(Resource):
+    """The self-test of a hand-over: the first of a run, and the first of each engine of servers."""
+
+    kind: Literal["selfTest"] = "selfTest"
+    """Discriminator."""
+    at: float
+    """Unix time in seconds."""
+    iteration: int = Field(ge=1)
+    """Iteration whose hand-over was tested."""
+    generation: int = Field(ge=0)
+    """Generation that was handed over."""
+    tensors: int = Field(ge=0)
+    """Tensors that trainers and servers hold alike, every element of them."""
+    logprobs: int = Field(ge=0)
+    """Log-probabilities that were compared before the first step; 0 where the iteration had nothing to train on."""
+    max_abs_logprob_difference: float
+    """Largest difference among them, nats."""
+
+    @property
+    def text(self) -> str:
+        """Return it in words."""
+        within = f"{self.logprobs} log-probabilities within {self.max_abs_logprob_difference:.2g}"
+        return f"self-test: {self.tensors} tensors equal, {within}"
 
 
 class RunEnded(Resource):
@@ -156,6 +208,9 @@ class RunEnded(Resource):
     """Cause of a failure, for people."""
 
 
-Record = Annotated[RunStarted | SwitchRecord | PhaseRecord | IterationRecord | RunEnded, Field(discriminator="kind")]
+Record = Annotated[
+    RunStarted | SwitchRecord | PhaseRecord | IterationRecord | CheckpointRecord | SelfTestRecord | RunEnded,
+    Field(discriminator="kind"),
+]
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)
 """Parses one line."""

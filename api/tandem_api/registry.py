@@ -127,18 +127,16 @@ class MemberRecord(Resource):
     """Train: port on which rank 0 of this pod would gather the ranks of the job."""
     num_ranks: int = Field(default=0, ge=0)
     """Train: ranks of this pod."""
-    ranks_of_replica: int = Field(default=1, ge=1)
-    """Train: how many of them hold the model together and are given the same samples."""
+    shares: tuple[int, ...] = ()
+    """Train: numbers of the shares of a batch that its ranks are given, one a data-parallel rank. Ranks that hold the
+    model together are given the same one; where they are of several pods, each of these pods is."""
+    is_whole: bool = True
+    """Train: whether its ranks hold all of the model by themselves."""
     ranks_life: str = ""
     """Train: random id of this life of the pod's ranks. Where it changes, the ranks of all other pods start anew: a
     group of torch.distributed cannot take a new rank in."""
     crew: str = ""
     """Train: the lives of all pods' ranks that this pod's ranks are to meet; those of another crew are gone by then."""
-
-    @property
-    def num_shares(self) -> int:
-        """Return into how many shares this pod's part of a batch is cut: its data-parallel ranks."""
-        return self.num_ranks // self.ranks_of_replica
 
     @property
     def url(self) -> str:
@@ -197,6 +195,8 @@ class FailureReason(StrEnum):
     REGISTRY = "RegistryError"
     GENERATION_LOST = "GenerationLost"
     """The trainer holds other weights than the word names, and neither segment nor checkpoint has those."""
+    SELF_TEST = "SelfTestFailed"
+    """Trainer and server hold other weights than each other after a hand-over: the job ends."""
 
 
 class MemberStatus(Resource):
@@ -218,6 +218,8 @@ class MemberStatus(Resource):
     """Stages of this epoch so far."""
     device_bytes: int | None = None
     """Device memory that the member holds; 0 proves that the devices are free."""
+    equal_tensors: int | None = None
+    """Rollout: tensors that trainer and servers hold alike, in an epoch whose hand-over was tested; None in others."""
     error: str | None = None
     """Why the state is Failed, for people."""
     reason: FailureReason | None = None
@@ -249,7 +251,12 @@ class Progress(Resource):
     """Mean reward of the last complete iteration, without the length reward."""
     tokens_per_second: float | None = None
     """Tokens sampled a second in its Infer phase."""
+    silent_iterations: int = Field(default=0, ge=0)
+    """Newest iterations in a row in which groups became complete, and no group had a gradient: the samples of each
+    problem were all worth the same."""
     switches: tuple[SwitchSummary, ...] = Field(default=(), max_length=10)
     """The last ten switches, newest first."""
+    self_test: str = ""
+    """What the last self-test found, in words; empty before there was one."""
     error: str | None = None
     """Why the job failed, for people."""

@@ -14,7 +14,7 @@ from tandem_checkpoint.layouts.pod import split_of
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
 from tandem_cli.local.environment import POD_FIELDS, is_known
-from tandem_master.data.catalogue import load_catalogue
+from tandem_master.data.catalogue import load_catalogue, too_few, unlabelled
 from tandem_master.data.problems import read_problem_set
 from tandem_master.errors import DataError
 from tandem_operator.plan.errors import SpecError
@@ -60,7 +60,7 @@ def _policy_problems(spec: RLJobSpec) -> Iterator[str]:
 
 def _split_problems(spec: RLJobSpec, config: PolicyConfig) -> Iterator[str]:
     try:
-        check_split(config, spec.rollout.parallelism.tensor)
+        check_split(config, spec.rollout.parallelism.tensor, spec.rollout.parallelism.pipeline)
     except SplitRefused as error:
         yield str(error)
     try:
@@ -131,8 +131,5 @@ def _budget_problems(spec: RLJobSpec) -> Iterator[str]:
             f"spec.recipe.partialRollout.tokenBudget: {budget} is less than the longest prompt ({longest} tokens, "
             f"problem {prompt}); use {longest} or more"
         )
-    if len(catalogue.problems) < spec.recipe.problems_per_iteration:
-        yield (
-            f"spec.recipe.problemsPerIteration: is {spec.recipe.problems_per_iteration}, but spec.data.train holds "
-            f"{len(catalogue.problems)} problems; use {len(catalogue.problems)} or fewer"
-        )
+    wanted = (too_few(catalogue, spec.recipe), unlabelled(catalogue, spec.recipe))
+    yield from (problem for problem in wanted if problem is not None)

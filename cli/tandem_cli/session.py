@@ -136,7 +136,7 @@ def _check_ports(session: Session, plan: Plan) -> None:
         ENGINE_PORT_ROLLOUT,
         METRICS_PORT,
         RENDEZVOUS_PORT,
-        *range(SERVER_PORT, SERVER_PORT + num_devices // spec.rollout.parallelism.tensor),
+        *range(SERVER_PORT, SERVER_PORT + num_devices // spec.rollout.parallelism.num_devices),
     ]
     registry = etcd_address(session.network)
     check_free([(registry, CLIENT_PORT), (registry, PEER_PORT)])

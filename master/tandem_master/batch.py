@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from tandem_api.engine import Sample
 
 Steps = tuple[tuple[tuple[Sample, ...], ...], ...]
-"""Samples by optimizer step, then by share of one pod: its data-parallel ranks."""
+"""Samples by optimizer step, then by share of one pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodShares:
-    """Into how many shares the part of one pod is cut; pods are given in the order of their ranks."""
+    """Which shares one pod is given. Pods that hold a model together are given the same ones."""
 
     pod: str
-    num_shares: int
+    shares: tuple[int, ...]
+    """Their numbers: those of all pods count from 0 without a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Every sample of an iteration exactly once. All shares have the same steps; one may be empty."""
+    """Every sample of an iteration in exactly one share. All shares have the same steps; one may be empty."""
 
     steps: Mapping[str, Steps]
     """By pod."""
@@ -41,13 +42,11 @@ def plan_batch(groups: Sequence[Sequence[Sample]], pods: Sequence[PodShares], nu
         [sample for group in shuffled[step::num_steps] for sample in group]
         for step in range(min(num_steps, len(shuffled)))
     ]
-    num_shares = sum(pod.num_shares for pod in pods)
-    shares = [deal(samples, num_shares) for samples in steps]
-    by_pod: dict[str, Steps] = {}
-    first = 0
-    for pod in pods:
-        by_pod[pod.pod] = tuple(share[first : first + pod.num_shares] for share in shares)
-        first += pod.num_shares
+    num_shares = len({share for pod in pods for share in pod.shares})
+    dealt = [deal(samples, num_shares) for samples in steps]
+    by_pod: dict[str, Steps] = {
+        pod.pod: tuple(tuple(shares[number] for number in pod.shares) for shares in dealt) for pod in pods
+    }
     return Batch(by_pod, tuple(len(samples) for samples in steps))
 
 

@@ -18,6 +18,7 @@ from tandem_master.checkpoints import Checkpoints
 from tandem_master.client import pod_client
 from tandem_master.data.catalogue import Catalogue, load_catalogue
 from tandem_master.errors import (
+    CheckpointsFailed,
     ElectionError,
     GenerationLost,
     MasterError,
@@ -27,7 +28,7 @@ from tandem_master.errors import (
     SwitchError,
     TrainError,
 )
-from tandem_master.iteration import run_iteration
+from tandem_master.iteration import known_silence, run_iteration
 from tandem_master.journal import Journal, open_journal
 from tandem_master.mastership import ELECTION_SECONDS, Mastership, elected
 from tandem_master.members import MemberId, Membership, hybrid_members, read_membership, wait_for_members
@@ -36,6 +37,7 @@ from tandem_master.phases import Parties, Switcher
 from tandem_master.progress import ProgressBoard
 from tandem_master.resume import Start, find_start, forget_weights, last_epoch, resume_generation
 from tandem_master.retention import Retention
+from tandem_master.rewards.scoring import Scorer, open_scorer
 from tandem_master.run import Run
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -136,10 +138,11 @@ async def _run_to_end(office: Office) -> RunEnded:
 
 
 async def _run_loop(office: Office) -> None:
-    settings, keys = office.settings, office.settings.keys
+    settings, keys, spec = office.settings, office.settings.keys, office.settings.job.spec
     office.board.show(activity="reading the problems")
-    catalogue = await asyncio.to_thread(load_catalogue, settings.job.spec.policy, settings.job.spec.data)
+    catalogue = await asyncio.to_thread(load_catalogue, spec.policy, spec.data, spec.recipe)
     async with AsyncExitStack() as stack:
+        scorer = await stack.enter_async_context(open_scorer(spec.rewards))
         buffer = stack.enter_context(closing(await asyncio.to_thread(open_buffer, settings.state / "buffer.sqlite")))
         client = await stack.enter_async_context(pod_client(settings.token, settings.trust))
         members = await stack.enter_async_context(watched(office.registry, [keys.prefix]))
@@ -154,7 +157,8 @@ async def _run_loop(office: Office) -> None:
         await forget_weights(office.registry, office.mastership, keys, start)
         trainers = TrainerApi(client, lambda: find_trainers(read_membership(members.values, keys), pods))
         switcher = await _switcher(office, members, wanted, start.lineage)
-        run = _wire(office, catalogue, buffer, switcher, trainers)
+        run = _wire(office, catalogue, buffer, switcher, trainers, scorer)
+        stack.push_async_callback(run.checkpoints.close)
         await run_from(run, office, start.generation)
 
 
@@ -167,6 +171,7 @@ async def run_from(run: Run, office: Office, generation: int) -> None:
             return await run_iterations(run, generation)
         except GenerationLost as error:
             logger.error("%s", error)
+            await run.checkpoints.settle()
             run.board.show(activity="going back to the newest checkpoint")
             generation = await resume_generation(run.state, run.buffer)
             run.switcher.begin_lineage()
@@ -178,6 +183,7 @@ async def run_from(run: Run, office: Office, generation: int) -> None:
 async def run_iterations(run: Run, generation: int) -> None:
     """Run every iteration after `generation` and keep the policy at the end, also where a stop is the end."""
     done, every = generation, run.spec.checkpoints.every_iterations
+    run.board.show(silent_iterations=await asyncio.to_thread(known_silence, run, generation))
     try:
         for iteration in range(generation + 1, run.spec.recipe.iterations + 1):
             run.stop.check()
@@ -189,22 +195,42 @@ async def run_iterations(run: Run, generation: int) -> None:
         await run.switcher.end_phase()
         if stopped.weights_known:
             await _save_at_stop(run, done)
+        with suppress(CheckpointsFailed):
+            await run.checkpoints.settle()
         raise
     await run.switcher.end_phase()
     run.board.show(activity="saving the policy")
-    await keep(run, done)
+    await _save(run, done, MOST_TRIES)
     await run.checkpoints.save_policy(done)
 
 
 async def keep(run: Run, generation: int) -> None:
-    """Write a checkpoint; where a trainer has lost the weights, have it restore them and try again."""
-    for number in range(1, MOST_TRIES + 1):
+    """Begin a checkpoint; where a trainer has lost the weights, have it restore them and try once more.
+
+    The job goes on without it, unless that happens again and again. Errors: CheckpointsFailed.
+    """
+    try:
+        return await run.checkpoints.begin(generation)
+    except TrainError as error:
+        logger.error("checkpoint %d cannot be begun: %s; trying once more", generation, error)
+    await asyncio.sleep(PAUSE_SECONDS)
+    with suppress(Recoverable):
+        await run.switcher.to_train(generation, generation)
+    try:
+        await run.checkpoints.begin(generation)
+    except TrainError as error:
+        await run.checkpoints.give_up(generation, error)
+
+
+async def _save(run: Run, generation: int, most_tries: int) -> None:
+    """Write a checkpoint and wait for it; where a trainer has lost the weights, have it restore them and try again."""
+    for number in range(1, most_tries + 1):
         try:
             return await run.checkpoints.save(generation)
         except TrainError as error:
-            if number == MOST_TRIES:
+            if number == most_tries:
                 raise
-            logger.error("checkpoint %d, try %d of %d: %s", generation, number, MOST_TRIES, error)
+            logger.error("checkpoint %d, try %d of %d: %s", generation, number, most_tries, error)
             await asyncio.sleep(PAUSE_SECONDS * number)
             with suppress(Recoverable):
                 await run.switcher.to_train(generation, generation)
@@ -231,12 +257,15 @@ async def run_until_committed(run: Run, iteration: int) -> None:
 
 
 async def _save_at_stop(run: Run, generation: int) -> None:
-    """Keep what is new. A policy that a checkpoint already holds may be missing without loss."""
+    """Keep what is new. A policy that a checkpoint already holds may be missing without loss.
+
+    An optimizer's state is written from the trainer's devices: where servers have them, it takes them first.
+    """
     run.board.show(activity="stopping")
     try:
-        await run.checkpoints.save(generation)
+        await _save(run, generation, 1 if run.spec.recipe.objective.reset_optimizer else 2)
         await run.checkpoints.save_policy(generation)
-    except TrainError as error:
+    except (TrainError, CheckpointsFailed) as error:
         logger.warning("the policy was not written, the newest checkpoint is: %s", error)
 
 
@@ -277,7 +306,14 @@ async def _switcher(office: Office, members: WatchedKeys, wanted: tuple[MemberId
     return Switcher(parties, office.settings.job.spec.switch, last_epoch=epoch, lineage=lineage)
 
 
-def _wire(office: Office, catalogue: Catalogue, buffer: Buffer, switcher: Switcher, trainers: TrainerApi) -> Run:
+def _wire(
+    office: Office,
+    catalogue: Catalogue,
+    buffer: Buffer,
+    switcher: Switcher,
+    trainers: TrainerApi,
+    scorer: Scorer,
+) -> Run:
     spec = office.settings.job.spec
     return Run(
         spec=spec,
@@ -293,10 +329,12 @@ def _wire(office: Office, catalogue: Catalogue, buffer: Buffer, switcher: Switch
             office.settings.state,
             buffer,
             trainers,
+            office.journal,
             retention=Retention(spec.checkpoints.keep_last, spec.checkpoints.keep_every),
         ),
         client=trainers.client,
         stop=office.stop,
+        scorer=scorer,
     )
 
 

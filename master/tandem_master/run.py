@@ -14,12 +14,16 @@ from tandem_master.data.catalogue import Catalogue
 from tandem_master.journal import Journal
 from tandem_master.phases import Switcher
 from tandem_master.progress import ProgressBoard
+from tandem_master.rewards.scoring import Scorer
+from tandem_master.rollout.repeats import RepeatRule
 from tandem_master.rollout.segments import Limits
 from tandem_master.stop import StopSignal
 from tandem_master.trainers import TrainerApi
 
 MAX_LOGPROB_DIFFERENCE = {Dtype.FLOAT32: 1e-4, Dtype.BFLOAT16: 1.0}
 """Where switch.maxLogprobDifference is absent, nats."""
+MAX_QUANTISED_DIFFERENCE = 5.0
+"""The same where the policy is served in FP8: a token whose router chooses another expert is off by nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,24 @@ class Run:
     checkpoints: Checkpoints
     client: httpx.AsyncClient
     stop: StopSignal
+    scorer: Scorer
 
     @property
     def limits(self) -> Limits:
         return Limits(self.spec.recipe.partial_rollout.token_budget, self.catalogue.max_length_tokens)
 
     @property
+    def repeat_rule(self) -> RepeatRule | None:
+        """When a response is stopped because it repeats itself; None: never."""
+        repeats = self.spec.recipe.repeats
+        if not repeats.window_tokens:
+            return None
+        return RepeatRule(repeats.window_tokens, repeats.ngram_tokens, repeats.max_share)
+
+    @property
     def max_logprob_difference(self) -> float:
         """Largest difference between server and trainer before the run fails, nats."""
-        return self.spec.switch.max_logprob_difference or MAX_LOGPROB_DIFFERENCE[self.spec.policy.dtype]
+        if self.spec.switch.max_logprob_difference is not None:
+            return self.spec.switch.max_logprob_difference
+        is_quantised = self.catalogue.text.is_quantised
+        return MAX_QUANTISED_DIFFERENCE if is_quantised else MAX_LOGPROB_DIFFERENCE[self.spec.policy.dtype]

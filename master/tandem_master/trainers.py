@@ -9,7 +9,16 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
-from tandem_api.engine import ProblemDetails, SaveRequest, SaveResponse, TrainRequest, TrainResponse
+from tandem_api.engine import (
+    CheckpointRequest,
+    CheckpointStep,
+    ProblemDetails,
+    SaveRequest,
+    SaveResponse,
+    SaveStep,
+    TrainRequest,
+    TrainResponse,
+)
 from tandem_api.registry import MemberRecord
 from tandem_api.resource import Resource
 from tandem_master.errors import Disagreement, TrainError
@@ -19,6 +28,10 @@ TRAIN_SECONDS = 3600.0
 """Deadline of the training of one iteration."""
 SAVE_SECONDS = 3600.0
 """Deadline of writing one checkpoint."""
+BEGIN_SECONDS = 300.0
+"""Deadline of fixing what a checkpoint is written from."""
+OF_ALL = (CheckpointStep.BEGIN, CheckpointStep.WRITE)
+"""Steps that every trainer takes."""
 
 REFUSED = 422
 """A rank has looked at the request and will not carry it out."""
@@ -61,13 +74,30 @@ class TrainerApi:
         return (await together(work, name="train"))[0]
 
     async def save(self, folder: Path, generation: int) -> SaveResponse:
-        """Write a generation, which the trainers hold, to `folder`, which they see under the same path. Errors:
+        """Write a generation, which the trainers hold, to `folder`, which they see under the same path.
+
+        The first one writes it, unless it holds a part only: then all of them write what they hold. Errors: TrainError.
+        """
+        trainers, whole = self.trainers, SaveRequest(path=str(folder), generation=generation)
+        if trainers[0].record.is_whole:
+            return await self._save(trainers[0], whole)
+        await self._save(trainers[0], whole.model_copy(update={"step": SaveStep.PREPARE}))
+        part = whole.model_copy(update={"step": SaveStep.WRITE})
+        await together([self._save(trainer, part) for trainer in trainers], name="save")
+        return await self._save(trainers[0], whole.model_copy(update={"step": SaveStep.COMMIT}))
+
+    async def _save(self, trainer: Trainer, request: SaveRequest) -> SaveResponse:
+        return await self._post(trainer, "/v1/save", request, SaveResponse, SAVE_SECONDS)
+
+    async def checkpoint(self, folder: Path, generation: int, step: CheckpointStep) -> int:
+        """Have the trainers take a step of writing a checkpoint; return the bytes that were written. Errors:
         TrainError.
         """
-        first = self.trainers[0]
-        return await self._post(
-            first, "/v1/save", SaveRequest(path=str(folder), generation=generation), SaveResponse, SAVE_SECONDS
-        )
+        request = CheckpointRequest(path=str(folder), generation=generation, step=step)
+        trainers = self.trainers if step in OF_ALL else self.trainers[:1]
+        seconds = BEGIN_SECONDS if step is CheckpointStep.BEGIN else SAVE_SECONDS
+        work = [self._post(trainer, "/v1/checkpoints", request, SaveResponse, seconds) for trainer in trainers]
+        return sum(answer.num_bytes for answer in await together(work, name="checkpoint"))
 
     async def _post(self, trainer: Trainer, path: str, body: Resource, answer: type[M], seconds: float) -> M:
         content = await asyncio.to_thread(body.model_dump_json)

@@ -32,6 +32,8 @@ class Trained:
     gradient_norm: float = 0.0
     kl: float = 0.0
     max_abs_logprob_difference: float = 0.0
+    num_logprobs: int = 0
+    """Those that were compared with the servers', before the first step."""
 
 
 async def train(run: Run, iteration: int) -> Trained:
@@ -58,8 +60,11 @@ def _batch(run: Run, groups: Sequence[Sequence[Outcome]], iteration: int) -> Bat
     recipe = run.spec.recipe
     weight = length_weight(recipe.length_reward, iteration)
     exclude_old = recipe.partial_rollout.exclude_old_segments
-    samples = [group_samples(group, iteration - 1, weight, exclude_old_segments=exclude_old) for group in groups]
-    pods = [PodShares(trainer.pod, trainer.record.num_shares) for trainer in run.trainers.trainers]
+    samples = [
+        group_samples(group, iteration - 1, weight, exclude_old_segments=exclude_old, objective=recipe.objective.name)
+        for group in groups
+    ]
+    pods = [PodShares(trainer.pod, trainer.record.shares) for trainer in run.trainers.trainers]
     seed = derive_seed(recipe.seed, iteration, "batch", 0)
     return plan_batch(samples, pods, recipe.objective.steps_per_iteration, seed)
 
@@ -85,4 +90,5 @@ def _trained(trajectory_ids: tuple[str, ...], batch: Batch, response: TrainRespo
         gradient_norm=fmean(step.gradient_norm for step in response.steps) if response.steps else 0.0,
         kl=response.kl,
         max_abs_logprob_difference=response.max_abs_logprob_difference,
+        num_logprobs=response.num_logprobs,
     )

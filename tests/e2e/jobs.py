@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tandem_api.history import RECORD, IterationRecord, Record
+from tandem_api.history import RECORD, IterationRecord, Record, SelfTestRecord
 from tandem_cli.session import memory_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -54,6 +54,11 @@ def records(run: Path) -> list[Record]:
 
 def iterations(run: Path) -> list[IterationRecord]:
     return [record for record in records(run) if isinstance(record, IterationRecord)]
+
+
+def self_tests(run: Path) -> list[SelfTestRecord]:
+    """Return what self-tests of hand-overs have found so far."""
+    return [record for record in records(run) if isinstance(record, SelfTestRecord)]
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float) -> None:

@@ -90,6 +90,18 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "lengthReward": st.fixed_dictionaries(
                     {}, optional={"weight": st.sampled_from([0, 0.1, 1]), "warmupIterations": st.sampled_from([0, 50])}
                 ),
+                "repeats": st.fixed_dictionaries(
+                    {}, optional={"windowTokens": st.sampled_from([0, 8, 16]), "ngramTokens": st.sampled_from([8, 16])}
+                ),
+                "sampling": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "strategy": st.sampled_from(["Uniform", "Curriculum", "Mixture"]),
+                        "shares": st.fixed_dictionaries(
+                            {}, optional={"uniform": st.sampled_from([0, 1]), "curriculum": st.sampled_from([0, 0.5])}
+                        ),
+                    },
+                ),
                 "partialRollout": st.fixed_dictionaries({"tokenBudget": st.sampled_from([1, 8191, 8192, 8193])}),
             },
         ),

@@ -65,10 +65,14 @@ GOOD = (
     "rollout: {elastic: {replicas: 2, minReplicas: 2, maxReplicas: 2}}",
     "{hybrid: {gpusPerPod: 4}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
     "trainer: {parallelism: {tensor: 2, pipeline: 2, virtualPipeline: 3, expert: 4, firstStageLayers: 3}}",
+    "{hybrid: {replicas: 4, gpusPerPod: 8}, trainer: {parallelism: {tensor: 8, pipeline: 4, expert: 8}}}",
+    "{hybrid: {replicas: 2, gpusPerPod: 1}, trainer: {parallelism: {tensor: 2}}}",
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
-    "hybrid: {replicas: 2.0}",
+    "failurePolicy: {maxRestarts: 2.0}",
     "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",
+    "recipe: {repeats: {windowTokens: 0, penalty: 0}}",
+    "recipe: {sampling: {strategy: Mixture, shares: {uniform: 1, curriculum: 0.5}, dynamic: {enabled: true}}}",
     "trainer: {optimizer: {learningRate: 1.0e-06, betas: [0, 0.95], weightDecay: 0}}",
     "checkpoints: {claimName: math-8b, everyIterations: 1, keepLast: 1}",
     "tls: {secretName: math-8b.tls}",
@@ -101,6 +105,16 @@ RELATIONS = (
         "wants exactly one of path and huggingFace; write one, remove the other",
     ),
     bad(
+        "rewards: [{name: a}]",
+        "rewards[0]",
+        "wants exactly one of builtin, python and http; write one, remove the others",
+    ),
+    bad(
+        "rewards: [{name: a, builtin: ExactMatch, http: {url: 'http://judge/score'}}]",
+        "rewards[0]",
+        "wants exactly one of builtin, python and http; write one, remove the others",
+    ),
+    bad(
         "rewards: [{name: a, builtin: ExactMatch, weight: 0}]",
         "rewards",
         "have weight 0, every one; give one of them another weight",
@@ -128,12 +142,18 @@ RELATIONS = (
     bad(
         "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {tensor: 2, pipeline: 2}}}",
         "hybrid.gpusPerPod",
-        "is no multiple of trainer.parallelism.tensor * pipeline * context; choose one that is",
+        "times hybrid.replicas is no multiple of trainer.parallelism.tensor * pipeline * context; choose ones that are",
+    ),
+    bad(
+        "{hybrid: {replicas: 3, gpusPerPod: 2}, trainer: {parallelism: {tensor: 4}}}",
+        "hybrid.gpusPerPod",
+        "times hybrid.replicas is no multiple of trainer.parallelism.tensor * pipeline * context; choose ones that are",
     ),
     bad(
         "{hybrid: {gpusPerPod: 6}, trainer: {parallelism: {expert: 4}}}",
         "hybrid.gpusPerPod",
-        "is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose one that is",
+        "times hybrid.replicas is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose ones "
+        "that are",
     ),
     bad(
         "trainer: {parallelism: {context: 2}}",
@@ -159,12 +179,12 @@ RELATIONS = (
     bad(
         "{hybrid: {gpusPerPod: 6}, rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 4}}}",
         "hybrid.gpusPerPod",
-        "is no multiple of rollout.parallelism.tensor; choose one that is",
+        "is no multiple of rollout.parallelism.tensor * pipeline; choose one that is",
     ),
     bad(
-        "rollout: {parallelism: {tensor: 4}, elastic: {gpusPerPod: 6}}",
+        "rollout: {parallelism: {tensor: 2, pipeline: 2}, elastic: {gpusPerPod: 6}}",
         "rollout.elastic.gpusPerPod",
-        "is no multiple of rollout.parallelism.tensor; choose one that is",
+        "is no multiple of rollout.parallelism.tensor * pipeline; choose one that is",
     ),
     bad(
         "hybrid: {gpu: {sharing: None}, rdma: {}}",
@@ -225,6 +245,21 @@ RELATIONS = (
         "{policy: {model: {path: /m}, maxLengthTokens: 64}, recipe: {partialRollout: {tokenBudget: 65}}}",
         "recipe.partialRollout.tokenBudget",
         "is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",
+    ),
+    bad(
+        "recipe: {repeats: {windowTokens: 16}}",
+        "recipe.repeats.ngramTokens",
+        "is not less than windowTokens; lower it, or raise windowTokens",
+    ),
+    bad(
+        "recipe: {sampling: {strategy: Mixture}}",
+        "recipe.sampling.shares",
+        "count with strategy Mixture alone, which wants one above 0; set strategy: Mixture, or no share",
+    ),
+    bad(
+        "recipe: {sampling: {shares: {uniform: 1}}}",
+        "recipe.sampling.shares",
+        "count with strategy Mixture alone, which wants one above 0; set strategy: Mixture, or no share",
     ),
     bad(
         "recipe: {iterations: 50, lengthReward: {weight: 0.5}}",

@@ -8,6 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from tandem_api.engine import (
+    CheckpointRequest,
     FetchedWeights,
     MemberPhase,
     ProblemDetails,
@@ -17,6 +18,7 @@ from tandem_api.engine import (
     StepMetrics,
     TrainRequest,
     TrainResponse,
+    WeightFingerprints,
 )
 from tandem_api.job.status import Phase
 from tandem_api.registry import MemberState, MemberStatus
@@ -37,6 +39,7 @@ PHASE = MemberPhase(
     epoch=2, phase=Phase.TRAIN, generation=3, state=MemberState.TRAINING, since=1.5, deadline=None, published=3
 )
 PUBLISHED = PublishedWeights(generation=3, num_shards=1, num_bytes=8, is_complete=True)
+FINGERPRINTS = WeightFingerprints(generation=3, boxes=())
 FETCHED = FetchedWeights(generation=3, num_bytes=8, sources=("job-hybrid-0",), seconds=0.5)
 
 
@@ -66,9 +69,18 @@ class ApiMember:
         self.saved.append(request.path)
         return SaveResponse(path=request.path, num_bytes=5)
 
+    async def checkpoint(self, request: CheckpointRequest) -> SaveResponse:
+        self._fail()
+        self.saved.append(f"{request.step} {request.path}")
+        return SaveResponse(path=request.path, num_bytes=5)
+
     async def publish(self, generation: int) -> PublishedWeights:
         self._fail()
         return PUBLISHED
+
+    async def fingerprints(self, generation: int) -> WeightFingerprints:
+        self._fail()
+        return FINGERPRINTS
 
     async def fetch(self, generation: int) -> FetchedWeights:
         self._fail()

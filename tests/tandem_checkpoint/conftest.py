@@ -1,7 +1,7 @@
-"""The registry twice: the fake of the fast tests and the real etcd, behind one stage."""
+"""The registry twice, the fake of the fast tests and the real etcd, behind one stage; a network of a module's own."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from etcd3aio import Etcd3Client
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.store import Registry
 from tests.fakes.registry import FakeRegistry
+from tests.tandem_checkpoint.transfer.network import NoNetwork, own_loopback
 
 
 class Stage(Protocol):
@@ -66,3 +67,12 @@ def registry(stage: Stage) -> Registry:
 def prefix(request: pytest.FixtureRequest) -> str:
     """Keys of this test alone: the real etcd is shared."""
     return f"/test/{request.node.name}/"
+
+
+@pytest.fixture(scope="module")
+def own_network() -> Iterator[None]:
+    """A network that the module's tests have for themselves; where none can be made, `mooncake_session` skips."""
+    with ExitStack() as stack:
+        with suppress(NoNetwork):
+            stack.enter_context(own_loopback())
+        yield

@@ -6,8 +6,9 @@ from pydantic import JsonValue
 
 from tandem_api.engine import JobConfig
 from tandem_api.job.pods import HybridSpec, OptimizerSpec, RolloutSpec, TrainerParallelism, TrainerSpec
-from tandem_api.job.policy import BuiltinReward, DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet, RewardSpec
+from tandem_api.job.policy import DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet
 from tandem_api.job.recipe import ObjectiveSpec, RecipeSpec
+from tandem_api.job.rewards import BuiltinReward, RewardSpec
 from tandem_api.job.spec import RLJobSpec
 from tandem_checkpoint.settings import Settings
 

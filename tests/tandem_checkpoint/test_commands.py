@@ -43,7 +43,7 @@ from tandem_checkpoint.process.commands import (
 )
 
 SAMPLE = Sample(token_ids=(1, 2, 3), first_loss_token=1, sampled_logprobs=(-0.1, -1e-30), advantage=0.3)
-PIECE = Piece(tensor="model.norm.weight", start=(0,), stop=(64,), offset_bytes=0, num_bytes=256, crc32=7)
+PIECE = Piece(tensor="model.norm.weight", start=(0,), stop=(64,), offset_bytes=0, num_bytes=256, xxh3=7)
 SHARD = Shard(generation=3, incarnation="a", segment="weights-1.segment", segment_bytes=4096, pieces=(PIECE,))
 PLACE = RankPlace(rank=3, world_size=4, local_rank=1, rendezvous_address="127.0.0.1", rendezvous_port=29500)
 BIND = Bind(manifest="m", keeps_copy=True)

@@ -15,6 +15,7 @@ from tandem_api.engine import (
     PublishedWeights,
     SaveRequest,
     TrainResponse,
+    WeightFingerprints,
 )
 from tandem_api.registry import MemberState, MemberStatus
 from tandem_checkpoint.gpu_token import GpuToken
@@ -25,6 +26,7 @@ from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryUnreachable
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.segments.store import SegmentError
+from tandem_checkpoint.switch.checkpointing import NotSaved
 from tandem_checkpoint.switch.side import Surroundings
 from tandem_checkpoint.switch.train import TrainSide, WrongPhase
 from tandem_checkpoint.transfer.exports import Exports
@@ -32,6 +34,7 @@ from tandem_checkpoint.transfer.fetch import FetchFailed
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.api_member import (
     FETCHED,
+    FINGERPRINTS,
     PHASE,
     PUBLISHED,
     TOKEN,
@@ -44,6 +47,8 @@ from tests.tandem_checkpoint.api_member import (
 )
 from tests.tandem_checkpoint.jobs import job_config, settings_of
 from tests.tandem_checkpoint.policies import write_config
+
+STEP = '{"path": "/x", "generation": 3, "step": "Begin"}'
 
 
 @pytest.fixture
@@ -97,10 +102,23 @@ async def test_the_policy_is_saved_where_the_request_says(client: httpx.AsyncCli
     assert member.saved == ["/state/policy"]
 
 
+async def test_a_checkpoint_is_made_in_steps(client: httpx.AsyncClient, member: ApiMember) -> None:
+    response = await client.post("/v1/checkpoints", json={"path": "/state/c", "generation": 3, "step": "Write"})
+
+    assert response.json() == {"path": "/state/c", "numBytes": 5}
+    assert member.saved == ["Write /state/c"]
+
+
 async def test_a_trainer_registers_a_generation_again(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/weights/3/publish")
 
     assert PublishedWeights.model_validate_json(response.content) == PUBLISHED
+
+
+async def test_a_trainer_tells_the_fingerprints_of_what_its_ranks_hold(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/weights/3/fingerprints")
+
+    assert WeightFingerprints.model_validate_json(response.content) == FINGERPRINTS
 
 
 async def test_a_rollout_only_pod_fetches_ahead_of_time(client: httpx.AsyncClient) -> None:
@@ -150,6 +168,7 @@ async def test_a_member_is_alive_as_soon_as_it_answers(client: httpx.AsyncClient
         (RegistryUnreachable("etcd: no answer"), 503, "registry"),
         (LeaseLost("the lease has expired"), 503, "registry"),
         (TimeoutError("took more than 60 s"), 504, "deadline"),
+        (NotSaved("/state/checkpoints/generation-000004: cannot be written"), 507, "not-saved"),
         (SegmentError("/shm has no room"), 507, "no-segment"),
     ],
 )
@@ -241,12 +260,14 @@ async def test_a_bug_is_a_problem_without_its_cause(client: httpx.AsyncClient, m
     [
         ("POST", "/v1/train", "ask port 8701 of a hybrid pod"),
         ("POST", "/v1/save", "ask port 8701 of a hybrid pod"),
+        ("POST", "/v1/checkpoints", "ask port 8701 of a hybrid pod"),
         ("GET", "/v1/weights", "ask port 8701 of a hybrid pod"),
         ("GET", "/v1/weights/3", "ask port 8701 of a hybrid pod"),
         ("GET", "/v1/weights/3/segment", "ask port 8701 of a hybrid pod"),
         ("POST", "/v1/weights/3/verify", "ask port 8701 of a hybrid pod"),
         ("POST", "/v1/weights/3/publish", "ask port 8701 of a hybrid pod"),
         ("POST", "/v1/weights/3/fetch", "ask a rollout-only pod"),
+        ("GET", "/v1/weights/3/fingerprints", "ask port 8701 of a hybrid pod"),
         ("GET", "/v1/phase", "ask another one"),
         ("GET", "/metrics", "keeps no metrics"),
     ],
@@ -254,7 +275,7 @@ async def test_a_bug_is_a_problem_without_its_cause(client: httpx.AsyncClient, m
 async def test_what_a_member_does_not_do_says_who_does(
     bare: httpx.AsyncClient, method: str, path: str, who: str
 ) -> None:
-    body = {"/v1/train": TRAIN.model_dump_json(), "/v1/save": '{"path": "/x"}'}.get(path)
+    body = {"/v1/train": TRAIN.model_dump_json(), "/v1/save": '{"path": "/x"}', "/v1/checkpoints": STEP}.get(path)
 
     response = await bare.request(method, path, content=body)
 
@@ -282,10 +303,13 @@ async def test_the_document_names_every_route(bare: httpx.AsyncClient) -> None:
         "GET /v1/weights/{generation}/address",
         "GET /v1/weights/{generation}/segment",
         "POST /v1/weights/{generation}/publish",
+        "GET /v1/weights/{generation}/fingerprints",
         "POST /v1/weights/{generation}/fetch",
+        "POST /v1/weights/{generation}/runs",
         "POST /v1/weights/{generation}/verify",
         "POST /v1/train",
         "POST /v1/save",
+        "POST /v1/checkpoints",
     }
     assert "maxLogprobDifference" in document["components"]["schemas"]["TrainRequest"]["properties"]
 

@@ -18,6 +18,7 @@ from tandem_checkpoint.transfer.exports import Exports
 from tandem_checkpoint.transfer.http import http_reader
 from tandem_checkpoint.transfer.plan import Source
 from tandem_checkpoint.transfer.reader import SourceFailed
+from tandem_checkpoint.transfer.runs import Runs
 from tandem_master.client import pod_client
 from tests.tandem_checkpoint.api_member import TOKEN, ApiMember, app_of
 from tests.tandem_checkpoint.certificates import Authority, Pair
@@ -139,7 +140,7 @@ async def test_weights_are_read_over_tls(files: TlsFiles, tmp_path: Path) -> Non
         listening(app_of(ApiMember(), exports), files) as url,
         http_reader(TOKEN, files.trust(NAME)) as reader,
     ):
-        await reader.read(Source("job-hybrid-0", url), GENERATION, 0, memoryview(into))
+        await reader.read(Source("job-hybrid-0", url), GENERATION, [Runs(0, len(into))], memoryview(into))
 
     assert bytes(into) == content(tmp_path / "pod")
 
@@ -149,7 +150,7 @@ async def test_weights_of_another_jobs_pod_are_not_read(files: TlsFiles) -> None
 
     async with listening(app_of(ApiMember()), files) as url, http_reader(TOKEN, trust) as reader:
         with pytest.raises(SourceFailed, match="Certificate"):
-            await reader.read(Source("job-hybrid-0", url), GENERATION, 0, memoryview(bytearray(1)))
+            await reader.read(Source("job-hybrid-0", url), GENERATION, [Runs(0, 1)], memoryview(bytearray(1)))
 
 
 def variables(files: TlsFiles) -> dict[str, str]:

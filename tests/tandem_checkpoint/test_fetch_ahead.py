@@ -48,7 +48,8 @@ async def publish(registry: FakeRegistry, exporter: Pod, generation: int) -> Non
     """Write what a trainer and the master write once a generation is there."""
     layout = Layout(generation=generation, lineage=LINEAGE, tensors=LAYOUT.tensors, shards=(f"{POD}/0",))
     await registry.put(KEYS.layout(generation), layout.model_dump_json())
-    await registry.put(KEYS.shard(generation, POD, 0), exporter.shard.model_dump_json())
+    shard = exporter.shard.model_copy(update={"lineage": LINEAGE})
+    await registry.put(KEYS.shard(generation, POD, 0), shard.model_dump_json())
     await registry.put(KEYS.published, str(generation))
 
 
@@ -166,5 +167,5 @@ async def test_what_is_not_published_is_not_fetched(supply: OtherPods) -> None:
 
 
 async def test_what_no_pod_has_any_more_is_not_fetched(supply: OtherPods) -> None:
-    with pytest.raises(FetchFailed, match="generation 1: no hybrid pod has all its pieces any more"):
+    with pytest.raises(FetchFailed, match="generation 1: hybrid pods have not all its pieces any more"):
         await supply.fetch_ahead(1)

@@ -228,7 +228,10 @@ async def test_a_server_that_ends_while_it_serves_is_replaced(server: Scene) -> 
     await server.status(MemberState.SERVING, epoch=1)
 
 
-async def test_a_server_that_ends_again_and_again_fails_the_switch(server: Scene) -> None:
+async def test_a_server_that_ends_again_and_again_fails_the_switch(
+    server: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem_checkpoint.process.backoff.FIRST_SECONDS", 0.02)
     await server.master_appears()
     gone = ChildGone("the server exited with code 1; its log has the cause")
     server.side.errors["load"] = [gone] * 20

@@ -26,7 +26,7 @@ SHARD = Shard(
     lineage=LINEAGE,
     segment="weights-1.segment",
     segment_bytes=64,
-    pieces=(Piece(tensor="w", start=(0,), stop=(4,), offset_bytes=0, num_bytes=16, crc32=1),),
+    pieces=(Piece(tensor="w", start=(0,), stop=(4,), offset_bytes=0, num_bytes=16, xxh3=1),),
 )
 RECORD = ExportRecord(generation=3, lineage=LINEAGE, shards=(SHARD,))
 

@@ -28,10 +28,10 @@ def option(command: Sequence[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def split(settings: Settings, num_tensor: int) -> Settings:
+def split(settings: Settings, num_tensor: int, num_stages: int = 1) -> Settings:
     """Return the settings of the same job with servers of so many devices."""
     rollout = settings.config.spec.rollout
-    parallelism = rollout.parallelism.model_copy(update={"tensor": num_tensor})
+    parallelism = rollout.parallelism.model_copy(update={"tensor": num_tensor, "pipeline": num_stages})
     spec = settings.config.spec.model_copy(update={"rollout": rollout.model_copy(update={"parallelism": parallelism})})
     return replace(settings, config=settings.config.model_copy(update={"spec": spec}))
 
@@ -59,17 +59,28 @@ def test_a_server_on_several_devices_has_a_process_for_each(settings: Settings, 
     assert option(command, "--distributed-executor-backend") == executor
 
 
+def test_a_server_of_two_stages_has_a_process_for_each(settings: Settings) -> None:
+    command = server_command(split(settings, 1, num_stages=2), 8000)
+
+    assert option(command, "--pipeline-parallel-size") == "2"
+    assert option(command, "--distributed-executor-backend") == "mp"
+
+
 def on_gpus(settings: Settings) -> Settings:
     """Return the settings of the same job on GPUs."""
     return replace(settings, config=settings.config.model_copy(update={"device": "cuda"}))
 
 
 @pytest.mark.parametrize(
-    ("num_tensor", "devices"), [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])], ids=["one each", "two each"]
+    ("num_tensor", "num_stages", "devices"),
+    [(1, 1, ["0", "1", "2", "3"]), (2, 1, ["0,1", "2,3"]), (1, 2, ["0,1", "2,3"])],
+    ids=["one each", "two each", "two stages each"],
 )
-def test_the_servers_of_a_pod_share_its_gpus(tmp_path: Path, num_tensor: int, devices: list[str]) -> None:
+def test_the_servers_of_a_pod_share_its_gpus(
+    tmp_path: Path, num_tensor: int, num_stages: int, devices: list[str]
+) -> None:
     four = settings_of(job_config(write_config(tmp_path / "policy"), num_ranks=4), tmp_path)
-    settings = on_gpus(split(four, num_tensor))
+    settings = on_gpus(split(four, num_tensor, num_stages))
 
     commands = [server_command(settings, 8000 + place) for place in range(len(devices))]
 

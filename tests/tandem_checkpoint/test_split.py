@@ -40,6 +40,15 @@ def test_any_other_is_refused_with_those_that_there_are(policy: PolicyConfig, nu
     assert str(refusal.value) == f"{FIELD}: {told}"
 
 
+def test_more_stages_of_a_server_than_layers_are_refused() -> None:
+    check_split(replace(SIZED, num_layers=3), 1, 3)
+
+    with pytest.raises(SplitRefused) as refusal:
+        check_split(replace(SIZED, num_layers=3), 1, 4)
+
+    assert str(refusal.value) == "spec.rollout.parallelism.pipeline: 4 stages do not share 3 layers; use at most 3"
+
+
 EIGHT = replace(SIZED, num_layers=8, num_key_value_heads=4)
 SPARSE = replace(EIGHT, architecture="Qwen3MoeForCausalLM", num_experts=6, expert_intermediate=20)
 LATENT = replace(EIGHT, architecture="DeepseekV3ForCausalLM", q_lora_rank=8, kv_lora_rank=5, qk_rope_head_dim=4)

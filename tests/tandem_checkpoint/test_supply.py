@@ -39,6 +39,8 @@ from tests.tandem_checkpoint.transfer.pods import (
     spoil,
 )
 
+pytestmark = pytest.mark.usefixtures("own_network")
+
 ROLLOUT_POD = "toy-rollout-0"
 SOON = 10.0
 

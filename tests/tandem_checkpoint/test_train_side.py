@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tandem_api.engine import Sample, TrainRequest, TrainResponse
+from tandem_api.engine import CheckpointRequest, CheckpointStep, Sample, TrainRequest, TrainResponse
 from tandem_api.job import Phase
 from tandem_api.registry import Desired
 from tandem_api.weights import Shard
+from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import GpuToken
 from tandem_checkpoint.registry.mirror import mirrored
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch import train
 from tandem_checkpoint.switch.protocol import Action
 from tandem_checkpoint.switch.side import GenerationLost, Surroundings
-from tandem_checkpoint.switch.train import TrainSide
+from tandem_checkpoint.switch.train import TrainSide, WrongPhase
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_checkpoint.jobs import POD, job_config, settings_of
 from tests.tandem_checkpoint.policies import write_config
@@ -63,7 +64,7 @@ class Scene:
     async def num_steps_in(self, generation: int) -> int:
         """Return the weights of a registered generation."""
         raw = await self.registry.get(KEYS.shard(generation, POD, 0)) or ""
-        return Shard.model_validate_json(raw).pieces[0].crc32
+        return Shard.model_validate_json(raw).pieces[0].xxh3
 
 
 @pytest.fixture
@@ -117,3 +118,25 @@ async def test_the_generation_after_a_batch_without_a_step_is_there_for_the_next
 async def test_a_generation_that_nobody_has_made_is_lost(scene: Scene) -> None:
     with pytest.raises(GenerationLost, match=r"generation 1 is neither in the ranks \(they hold 0\)"):
         await scene.act(Action.EXPORT, 1)
+
+
+async def test_a_checkpoint_of_what_the_trainer_does_not_hold_is_not_begun(scene: Scene, tmp_path: Path) -> None:
+    request = CheckpointRequest(path=str(tmp_path / "new"), generation=1, step=CheckpointStep.BEGIN)
+
+    with pytest.raises(WrongPhase, match="does not train from generation 1 now"):
+        await scene.side.checkpoint(request)
+
+    await scene.train(0, (SAMPLE,))
+    await scene.side.checkpoint(request)
+    assert (tmp_path / ".new.partial").is_dir()
+
+
+async def test_what_the_ranks_hold_is_told_of_their_own_generation_alone(scene: Scene, tmp_path: Path) -> None:
+    loaded = await scene.side.fingerprints(0)
+    await scene.train(0, (SAMPLE,))
+    trained = await scene.side.fingerprints(1)
+
+    assert (loaded.generation, loaded.folder) == (0, str(tmp_path / "policy"))
+    assert (trained.generation, trained.folder) == (1, "")
+    with pytest.raises(Conflict, match="this trainer's ranks hold generation 1 now; ask for that one"):
+        await scene.side.fingerprints(0)

@@ -173,6 +173,13 @@ def test_more_problems_an_iteration_than_there_are_is_refused(ground: Ground) ->
     )
 
 
+def test_a_curriculum_without_labels_is_refused(ground: Ground) -> None:
+    (line,) = problems_of(ground, recipe={"problemsPerIteration": 2, "sampling": {"strategy": "Curriculum"}})
+
+    assert line.startswith("spec.recipe.sampling.curriculum.difficulty: is Label, and problem ")
+    assert line.endswith(" of spec.data.train has no `difficulty`; write one, or use PassRate")
+
+
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_named_by_its_line(ground: Ground) -> None:
     (line,) = problems_of(ground, policy={"model": {"path": "policy"}, "dtype": "Float32", "maxLengthTokens": 5})
 

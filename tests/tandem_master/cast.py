@@ -43,8 +43,18 @@ class Script:
     """Ends at the word and comes back as another incarnation, once."""
     delays: Mapping[str, float] = field(default_factory=dict)
     """Acts only after so many seconds."""
+    mismatches: Mapping[str, str] = field(default_factory=dict)
+    """Reports that its self-test has failed with this error."""
+    self_tests: Mapping[str, int] = field(default_factory=dict)
+    """Says that it has found so many tensors equal."""
     servers_wait: bool = False
     """Says that its servers take connections before they serve. Those of these tests answer at once."""
+
+
+def _shares(pod: str) -> tuple[int, ...]:
+    """Return the shares of a batch that a pod's ranks are given: each its own."""
+    first = int(pod.rpartition("-")[2]) * NUM_RANKS
+    return tuple(range(first, first + NUM_RANKS))
 
 
 class FakeMember:
@@ -113,6 +123,7 @@ class FakeMember:
             port=port,
             servers=base if self._role == "rollout" else (),
             num_ranks=NUM_RANKS if self._role == "train" else 0,
+            shares=_shares(self._pod) if self._role == "train" else (),
         )
         await self._put(self._keys.member(self._pod, self._role), record.model_dump_json())
 
@@ -123,6 +134,10 @@ class FakeMember:
         await asyncio.sleep(self._script.delays.get(act, 0.0))
         if act in self._script.failures:
             await self._report(desired, MemberState.FAILED, error=self._script.failures[act])
+            return
+        if act in self._script.mismatches:
+            error, reason = self._script.mismatches[act], FailureReason.SELF_TEST
+            await self._report(desired, MemberState.FAILED, error=error, reason=reason)
             return
         if act in self._script.losses or (self._role == "train" and not self._holds(desired.generation)):
             lost = FailureReason.GENERATION_LOST
@@ -180,6 +195,7 @@ class FakeMember:
             generation=desired.generation,
             lineage=desired.lineage,
             stages=(StageSpan(stage="ready", started_at=time(), seconds=0.0),),
+            equal_tensors=self._script.self_tests.get(f"{self._role}/{desired.epoch}"),
             error=error,
             reason=reason,
         )

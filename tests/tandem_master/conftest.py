@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from tandem_api.engine import JobConfig, Sample
-from tandem_api.history import RECORD, IterationRecord, Record, RunEnded, RunStarted
+from tandem_api.history import RECORD, CheckpointRecord, IterationRecord, Record, RunEnded, RunStarted
 from tandem_api.job.operations import CheckpointsSpec, SwitchSpec
-from tandem_api.job.policy import BuiltinReward, DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet, RewardSpec
-from tandem_api.job.recipe import ObjectiveSpec, PartialRolloutSpec, RecipeSpec, SamplingSpec, SamplingStrategy
+from tandem_api.job.policy import DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet
+from tandem_api.job.recipe import ObjectiveSpec, PartialRolloutSpec, RecipeSpec
+from tandem_api.job.rewards import BuiltinReward, RewardSpec
+from tandem_api.job.sampling import SamplingSpec, SamplingStrategy
 from tandem_api.job.spec import RLJobSpec
 from tandem_api.registry import Desired, Progress
+from tandem_master import loop
 from tandem_master.loop import run_job
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -72,6 +75,9 @@ class Job:
 
     def iterations(self) -> list[IterationRecord]:
         return [record for record in self.records() if isinstance(record, IterationRecord)]
+
+    def checkpoints(self) -> list[CheckpointRecord]:
+        return [record for record in self.records() if isinstance(record, CheckpointRecord)]
 
     def starts(self) -> list[int]:
         """The committed iteration that each start of a master went on from."""
@@ -147,6 +153,12 @@ async def opened(folder: Path) -> AsyncIterator[Job]:
     stub = EngineStub(dict(PROBLEMS))
     async with serving(stub) as port:
         yield Job(settings, FakeRegistry(), stub, port)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again almost at once."""
+    monkeypatch.setattr(loop, "PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture

@@ -36,9 +36,16 @@ def marks_by_step(batch: Batch) -> list[list[float]]:
 
 
 LENGTHS = st.lists(st.lists(st.integers(2, 40), min_size=1, max_size=5), min_size=1, max_size=20)
-PODS = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(
-    lambda ranks: [PodShares(f"pod-{i}", count) for i, count in enumerate(ranks)]
-)
+
+
+def pods_of(counts: Sequence[int]) -> list[PodShares]:
+    """Pods with so many shares each."""
+    return [
+        PodShares(f"pod-{pod}", tuple(range(sum(counts[:pod]), sum(counts[: pod + 1])))) for pod in range(len(counts))
+    ]
+
+
+PODS = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(pods_of)
 
 
 @given(LENGTHS, PODS, st.integers(1, 8), st.integers(0, 99))
@@ -69,7 +76,7 @@ def test_all_ranks_have_the_same_steps_and_no_step_is_empty(
     batch = plan_batch(groups_of(sizes), pods, num_steps, seed)
 
     shapes = {pod.pod: [len(step) for step in batch.steps[pod.pod]] for pod in pods}
-    assert shapes == {pod.pod: [pod.num_shares] * min(num_steps, len(sizes)) for pod in pods}
+    assert shapes == {pod.pod: [len(pod.shares)] * min(num_steps, len(sizes)) for pod in pods}
     assert min(batch.samples_per_step) > 0
 
 
@@ -77,7 +84,7 @@ def test_all_ranks_have_the_same_steps_and_no_step_is_empty(
 def test_groups_are_spread_evenly_and_stay_together(sizes: list[list[int]], num_steps: int, seed: int) -> None:
     groups = groups_of(sizes)
 
-    steps = marks_by_step(plan_batch(groups, [PodShares("pod-0", 2)], num_steps, seed))
+    steps = marks_by_step(plan_batch(groups, [PodShares("pod-0", (0, 1))], num_steps, seed))
 
     group_of = {item.advantage: number for number, group in enumerate(groups) for item in group}
     per_step = [len({group_of[mark] for mark in step}) for step in steps]
@@ -101,7 +108,7 @@ def test_the_longest_sample_has_a_rank_of_its_own_where_the_others_are_short() -
 
 def test_the_order_of_groups_depends_on_the_seed_alone() -> None:
     groups = groups_of([[3, 3]] * 12)
-    pods = [PodShares("pod-0", 1)]
+    pods = [PodShares("pod-0", (0,))]
 
     batches = [marks_by_step(plan_batch(groups, pods, 4, seed)) for seed in (7, 7, 8)]
 
@@ -110,13 +117,23 @@ def test_the_order_of_groups_depends_on_the_seed_alone() -> None:
 
 
 def test_groups_without_a_sample_make_no_step() -> None:
-    batch = plan_batch([(), groups_of([[4, 4]])[0], ()], [PodShares("pod-0", 1)], 4, 1)
+    batch = plan_batch([(), groups_of([[4, 4]])[0], ()], [PodShares("pod-0", (0,))], 4, 1)
 
     assert batch.samples_per_step == (2,)
 
 
 def test_nothing_to_train_is_a_batch_without_steps() -> None:
-    batch = plan_batch([], [PodShares("pod-0", 2)], 4, 1)
+    batch = plan_batch([], [PodShares("pod-0", (0, 1))], 4, 1)
 
     assert batch.num_samples == 0
     assert batch.steps == {"pod-0": ()}
+
+
+def test_pods_that_hold_a_model_together_are_given_the_same_samples() -> None:
+    pods = [PodShares("pod-0", (0,)), PodShares("pod-1", (0,)), PodShares("pod-2", (1,)), PodShares("pod-3", (1,))]
+
+    batch = plan_batch(groups_of([[4, 6], [8, 2]]), pods, 1, seed=1)
+
+    assert batch.steps["pod-0"] == batch.steps["pod-1"] != batch.steps["pod-2"] == batch.steps["pod-3"]
+    assert batch.samples_per_step == (4,)
+    assert batch.num_samples == 4

@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
-from tandem_api.history import PhaseRecord, SwitchRecord
-from tandem_api.job.status import Direction
+from tandem_api.history import PhaseRecord, SelfTestRecord, SwitchRecord
+from tandem_api.job.status import Direction, Phase
 from tandem_api.registry import MasterRecord
 from tandem_master import loop, training
+from tests.tandem_master.cast import Script
 from tests.tandem_master.conftest import Job, ids, let_no_answer_fit_the_budget, with_spec
 
 LONG_PROMPT_TOKENS = 7
@@ -90,6 +91,17 @@ async def test_every_switch_and_phase_is_recorded(job: Job) -> None:
     assert [record.epoch for record in phases] == [1, 2, 3, 4, 5, 6]
 
 
+async def test_what_the_self_test_of_a_hand_over_has_compared_is_recorded_and_shown(job: Job) -> None:
+    job.script = Script(self_tests={"rollout/1": 26})
+
+    await job.run()
+
+    [record] = [record for record in job.records() if isinstance(record, SelfTestRecord)]
+    assert (record.iteration, record.generation, record.tensors) == (1, 0, 26)
+    assert record.text == "self-test: 26 tensors equal, 9 log-probabilities within 1e-06"
+    assert (await job.progress()).self_test == record.text
+
+
 async def test_the_last_progress_outlives_the_master(job: Job) -> None:
     await job.run()
 
@@ -109,6 +121,20 @@ async def test_a_stop_while_sampling_keeps_what_has_finished_and_saves_the_polic
     assert groups_of_generation_1(job) == [(1,)]
     async with asyncio.timeout(5):
         await job.stub.disconnected.wait()
+
+
+async def test_a_stop_while_sampling_has_trainers_take_the_devices_first_where_they_keep_an_optimizer(job: Job) -> None:
+    keeping = job.settings.job.spec.recipe.objective.model_copy(update={"reset_optimizer": False})
+    with_spec(job, "recipe", objective=keeping)
+    job.stub.broken_saves = {"generation-000001"}
+    running = await run_until_three_answers_are_durable(job)
+
+    job.stop.request()
+    exit_code = await running
+
+    word = await job.word()
+    assert (exit_code, job.ends(), job.stub.saved) == (0, [("Stopped", "")], ["generation-000001", "policy"])
+    assert (word.phase, word.generation) == (Phase.TRAIN, 1)
 
 
 async def test_a_resumed_run_uses_what_was_sampled_before_the_stop(job: Job) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tandem_api.history import IterationRecord, PhaseRecord, RunStarted
+from tandem_api.history import CheckpointRecord, IterationRecord, PhaseRecord, RunStarted
 from tandem_api.job.status import Direction, Phase
 from tandem_api.metrics import Interruption
 from tandem_api.registry import FailureReason
@@ -95,6 +95,19 @@ def test_a_resumed_run_begins_at_its_iteration_and_counts_those_that_it_commits(
     assert value(metrics, "tandem_job_reward") == 0.25
 
 
+def test_groups_and_what_was_cut_or_drawn_again_are_counted() -> None:
+    metrics = MasterMetrics()
+
+    metrics.record(
+        iteration(1).model_copy(update={"repeats": 4, "groups": 5, "groups_without_signal": 2, "refills": 1})
+    )
+
+    assert value(metrics, "tandem_job_groups_total", signal="yes") == 3
+    assert value(metrics, "tandem_job_groups_total", signal="no") == 2
+    assert value(metrics, "tandem_job_refills_total") == 1
+    assert value(metrics, "tandem_job_repeats_total") == 4
+
+
 def test_a_switch_that_fails_is_counted_with_its_reason_and_a_missed_deadline_too() -> None:
     metrics = MasterMetrics()
 
@@ -105,3 +118,15 @@ def test_a_switch_that_fails_is_counted_with_its_reason_and_a_missed_deadline_to
     assert value(metrics, "tandem_job_switches_total", **labels, reason="DeadlinePassed") == 1
     assert value(metrics, "tandem_job_switches_total", **labels, reason="MemberGone") == 1
     assert value(metrics, "tandem_job_missed_deadlines_total", wait="switch") == 1
+
+
+def test_checkpoints_are_counted_by_how_they_ended_and_what_the_job_waited() -> None:
+    metrics = MasterMetrics()
+    done = CheckpointRecord(at=9.0, generation=3, seconds=5.0, waited_seconds=0.25, num_bytes=8)
+
+    metrics.record(done)
+    metrics.record(done.model_copy(update={"error": "the disk is full", "waited_seconds": 0.5}))
+
+    assert value(metrics, "tandem_job_checkpoints_total", result="Done") == 1
+    assert value(metrics, "tandem_job_checkpoints_total", result="Failed") == 1
+    assert value(metrics, "tandem_job_checkpoint_wait_seconds_total") == 0.75

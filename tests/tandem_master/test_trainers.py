@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tandem_api.engine import TrainRequest
+from tandem_api.engine import SaveStep, TrainRequest
 from tandem_api.registry import MemberRecord
 from tandem_master.errors import Disagreement, MembersError, Recoverable, TrainError
 from tandem_master.loop import find_trainers
@@ -93,6 +93,14 @@ async def test_the_first_trainer_saves(job: Job, tmp_path: Path) -> None:
     assert job.stub.saved == ["generation-000001"]
 
 
+async def test_trainers_that_hold_a_part_each_write_it_between_two_steps_of_the_first(job: Job, tmp_path: Path) -> None:
+    job.registered[:] = [Trainer(it.pod, it.record.model_copy(update={"is_whole": False})) for it in job.registered]
+
+    await job.api.save(tmp_path / "policy", 1)
+
+    assert job.stub.save_steps == [SaveStep.PREPARE, SaveStep.WRITE, SaveStep.WRITE, SaveStep.COMMIT]
+
+
 def test_trainers_are_found_in_the_order_of_their_pods() -> None:
     records = {MemberId(pod, "train"): record(1) for pod in reversed(PODS)}
 
@@ -107,12 +115,3 @@ def test_a_trainer_that_has_gone_can_come_back() -> None:
 def test_a_trainer_without_ranks_is_of_another_version() -> None:
     with pytest.raises(MembersError, match="hybrid-0/train: registered without ranks"):
         find_trainers(Membership({MemberId(PODS[0], "train"): record(1, num_ranks=0)}, {}), PODS[:1])
-
-
-@pytest.mark.parametrize(("num_ranks", "ranks_of_replica", "num_shares"), [(8, 1, 8), (8, 4, 2), (4, 4, 1)])
-def test_ranks_that_hold_the_model_together_are_given_one_share(
-    num_ranks: int, ranks_of_replica: int, num_shares: int
-) -> None:
-    trainer = record(1, num_ranks).model_copy(update={"ranks_of_replica": ranks_of_replica})
-
-    assert trainer.num_shares == num_shares

@@ -116,7 +116,9 @@ class Forge:
     def start_bare(self, config: JobConfig, folder: Path, plant: Callable[[], None] | None = None) -> RankProcess:
         """Start a rank that has no model yet."""
         path = folder / "job.json"
-        path.write_text(config.model_dump_json())
+        aside = folder / "job.json.new"  # another rank of the job may be reading
+        aside.write_text(config.model_dump_json())
+        aside.replace(path)
         variables = {"TANDEM_CONFIG": str(path), "OMP_NUM_THREADS": "1"}
         ours, theirs = socket.socketpair()
         with theirs:

@@ -58,7 +58,7 @@ def write_generation(policy: Path, tensors: Mapping[str, torch.Tensor], folder: 
 
 
 def _write(mapped: mmap, placed: Placed, tensor: torch.Tensor) -> Piece:
-    data = tensor.contiguous().numpy().tobytes()
+    data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
     mapped[placed.offset_bytes : placed.offset_bytes + placed.num_bytes] = data
     return Piece(
         tensor=placed.tensor.name,
@@ -66,5 +66,5 @@ def _write(mapped: mmap, placed: Placed, tensor: torch.Tensor) -> Piece:
         stop=placed.tensor.shape,
         offset_bytes=placed.offset_bytes,
         num_bytes=placed.num_bytes,
-        crc32=checksum(data),
+        xxh3=checksum(data),
     )

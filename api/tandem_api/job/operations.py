@@ -36,7 +36,7 @@ class SwitchSpec(Resource):
     max_logprob_difference: float | None = Field(default=None, gt=0)
     """Largest difference, in nats, between the log-probability of a sampled token as vLLM gave it and as the trainer
     computes it with the same generation; more stops the job before it trains on a broken hand-over.
-    Absent: 1e-4 with Float32, 1.0 with BFloat16."""
+    Absent: 1e-4 with Float32, 1.0 with BFloat16, 5.0 where the policy is served in FP8."""
 
 
 class CheckpointsSpec(Resource):
@@ -45,7 +45,7 @@ class CheckpointsSpec(Resource):
     claim_name: ObjectName | None = None
     """PersistentVolumeClaim, mounted in the master and in all trainers; `tandem up` uses the run folder."""
     every_iterations: int = Field(default=10, ge=1, le=1_000_000)
-    """Iterations between two checkpoints; a stop writes one in any case."""
+    """Iterations between two checkpoints, which are written while the job goes on; a stop writes one in any case."""
     keep_last: int = Field(default=3, ge=1, le=1_000)
     """Newest checkpoints kept; older ones are removed after a newer one is complete."""
     keep_every: int = Field(default=0, ge=0, le=1_000_000)

@@ -143,9 +143,15 @@ class HybridSpec(Guarded):
         ),
     )
 
+    @property
+    def num_ranks(self) -> int:
+        """Trainer ranks of the job."""
+        return self.replicas * self.gpus_per_pod
+
 
 class TrainerParallelism(Guarded):
-    """Split of the trainer, in Megatron-Core's words; what remains of a pod's ranks is data parallel."""
+    """Split of the trainer, in Megatron-Core's words; what remains of the ranks of all pods is data parallel. Where the
+    ranks of a pod can hold the whole model, they do; else a model spans pods."""
 
     tensor: int = Field(default=1, ge=1, le=64)
     """Ranks that share each layer's matrices. The policy's heads must divide by it."""
@@ -259,6 +265,13 @@ class RolloutParallelism(Resource):
 
     tensor: Annotated[ServerSplit, BeforeValidator(_integer)] = 1
     """Devices that share each layer's matrices. The policy's heads must divide by it."""
+    pipeline: int = Field(default=1, ge=1, le=64)
+    """Stages that share the layers, each on `tensor` devices."""
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of one server."""
+        return self.tensor * self.pipeline
 
 
 class ElasticSpec(Guarded):
@@ -305,7 +318,7 @@ class RolloutSpec(Resource):
     image: Image = "tandem/rollout:0.1"
     """Container image."""
     parallelism: RolloutParallelism = RolloutParallelism()
-    """Split of one server; `gpusPerPod / tensor` servers run in a pod."""
+    """Split of one server; `gpusPerPod / (tensor * pipeline)` servers run in a pod."""
     engine_args: dict[str, JsonValue] = Field(default={}, max_length=128)
     """vLLM's own engine arguments by their Python names, passed on as they are."""
     resources: ResourceRequirements = ResourceRequirements()

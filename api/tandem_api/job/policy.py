@@ -81,7 +81,8 @@ class PolicySpec(Resource):
     model: ModelSource
     """The initial weights, configuration and tokenizer."""
     dtype: Dtype = Dtype.BFLOAT16
-    """Number format of weights and activations. vLLM on a CPU wants Float32."""
+    """Number format of weights and activations. vLLM on a CPU wants Float32. Matrices are served and saved in FP8 with
+    block scales where the policy's own quantization_config says so."""
     max_length_tokens: int = Field(default=131072, ge=2, le=1 << 30)
     """Longest trajectory, prompt and response together, in tokens (the report trains up to 128k, section 2.3).
     More than the policy's max_position_embeddings is cut to it."""
@@ -93,9 +94,14 @@ class ProblemSet(Resource):
     name: Label
     """Name in metrics; unique in its list."""
     path: FilePath
-    """JSON lines with `prompt`, `answer` and optionally `id` and `difficulty`."""
+    """JSON lines, or Parquet where it ends in `.parquet`: `prompt`, `answer` and optionally `id`, `difficulty` and
+    `dataSource`; or `prompt`, `data_source` and `reward_model.ground_truth`, as verl and others write it. A prompt is a
+    text, or a list of messages with `role` and `content`."""
     weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
     """Relative share of this set among the sampled problems."""
+    max_malformed_share: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of its lines that may be malformed: they are counted, named in the log and left out. More, and the
+    job is refused."""
 
 
 class DataSpec(Resource):
@@ -103,27 +109,12 @@ class DataSpec(Resource):
 
     train: tuple[ProblemSet, ...] = Field(min_length=1, max_length=64)
     """Problem sets that are sampled for training."""
+    apply_chat_template: bool = False
+    """Give the policy each prompt that is a text as a user's message, by its chat template. A prompt that is a list of
+    messages is given so in any case."""
 
     @field_validator("train")
     @classmethod
     def _names_are_unique(cls, train: tuple[ProblemSet, ...]) -> tuple[ProblemSet, ...]:
         refuse_repeated_names([problems.name for problems in train])
         return train
-
-
-class BuiltinReward(StrEnum):
-    """Reward rules that ship with the master."""
-
-    EXACT_MATCH = "ExactMatch"
-    """1 if the decoded response without surrounding white space equals the answer, else 0 (report, section 2.3.1)."""
-
-
-class RewardSpec(Resource):
-    """One term of the reward; the terms are added by weight."""
-
-    name: Label
-    """Name in metrics; unique in its list."""
-    builtin: BuiltinReward
-    """The rule that scores a response."""
-    weight: float = Field(default=1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT)
-    """Factor of this term in the sum."""

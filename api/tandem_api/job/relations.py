@@ -14,33 +14,36 @@ REWARDS: Final = Invariant(
     message="have weight 0, every one; give one of them another weight",
 )
 _SPLIT = "self.trainer.parallelism"
+_RANKS = "self.hybrid.replicas * self.hybrid.gpusPerPod"
 TRAINER_RANKS: Final = Invariant(
     field="hybrid.gpusPerPod",
-    cel=f"self.hybrid.gpusPerPod % ({_SPLIT}.tensor * {_SPLIT}.pipeline * {_SPLIT}.context) == 0",
-    holds=lambda spec: spec.hybrid.gpus_per_pod % spec.trainer.parallelism.ranks_of_replica == 0,
-    message="is no multiple of trainer.parallelism.tensor * pipeline * context; choose one that is",
+    cel=f"{_RANKS} % ({_SPLIT}.tensor * {_SPLIT}.pipeline * {_SPLIT}.context) == 0",
+    holds=lambda spec: spec.hybrid.num_ranks % spec.trainer.parallelism.ranks_of_replica == 0,
+    message="times hybrid.replicas is no multiple of trainer.parallelism.tensor * pipeline * context; choose ones that "
+    "are",
 )
 EXPERT_RANKS: Final = Invariant(
     field="hybrid.gpusPerPod",
-    cel=f"self.hybrid.gpusPerPod % ({_SPLIT}.expertTensor * {_SPLIT}.expert * {_SPLIT}.pipeline) == 0",
+    cel=f"{_RANKS} % ({_SPLIT}.expertTensor * {_SPLIT}.expert * {_SPLIT}.pipeline) == 0",
     holds=lambda spec: (
-        spec.hybrid.gpus_per_pod
+        spec.hybrid.num_ranks
         % (spec.trainer.parallelism.expert_tensor * spec.trainer.parallelism.expert * spec.trainer.parallelism.pipeline)
         == 0
     ),
-    message="is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose one that is",
+    message="times hybrid.replicas is no multiple of trainer.parallelism.expertTensor * expert * pipeline; choose ones "
+    "that are",
 )
 SERVERS: Final = Invariant(
     field="hybrid.gpusPerPod",
-    cel="self.hybrid.gpusPerPod % self.rollout.parallelism.tensor == 0",
-    holds=lambda spec: spec.hybrid.gpus_per_pod % spec.rollout.parallelism.tensor == 0,
-    message="is no multiple of rollout.parallelism.tensor; choose one that is",
+    cel="self.hybrid.gpusPerPod % (self.rollout.parallelism.tensor * self.rollout.parallelism.pipeline) == 0",
+    holds=lambda spec: spec.hybrid.gpus_per_pod % spec.rollout.parallelism.num_devices == 0,
+    message="is no multiple of rollout.parallelism.tensor * pipeline; choose one that is",
 )
 ELASTIC_SERVERS: Final = Invariant(
     field="rollout.elastic.gpusPerPod",
-    cel="self.rollout.elastic.gpusPerPod % self.rollout.parallelism.tensor == 0",
-    holds=lambda spec: spec.rollout.elastic.gpus_per_pod % spec.rollout.parallelism.tensor == 0,
-    message="is no multiple of rollout.parallelism.tensor; choose one that is",
+    cel="self.rollout.elastic.gpusPerPod % (self.rollout.parallelism.tensor * self.rollout.parallelism.pipeline) == 0",
+    holds=lambda spec: spec.rollout.elastic.gpus_per_pod % spec.rollout.parallelism.num_devices == 0,
+    message="is no multiple of rollout.parallelism.tensor * pipeline; choose one that is",
 )
 ELASTIC_CLAIM: Final = Invariant(
     field="rollout.elastic.gpusPerPod",

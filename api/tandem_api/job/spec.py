@@ -10,9 +10,10 @@ from tandem_api.job.failure import FailurePolicySpec
 from tandem_api.job.immutability import spec_transitions
 from tandem_api.job.operations import MAX_SECONDS, CheckpointsSpec, SchedulingSpec, SwitchSpec
 from tandem_api.job.pods import HybridSpec, RolloutSpec, TrainerSpec
-from tandem_api.job.policy import DataSpec, PolicySpec, RewardSpec, refuse_repeated_names
+from tandem_api.job.policy import DataSpec, PolicySpec, refuse_repeated_names
 from tandem_api.job.recipe import RecipeSpec
 from tandem_api.job.relations import SPEC_INVARIANTS
+from tandem_api.job.rewards import RewardSpec
 from tandem_api.job.status import RLJobStatus
 from tandem_api.job.tls import TlsSpec
 from tandem_api.resource import Resource

@@ -10,6 +10,8 @@ from tandem_api.resource import Resource
 MAX_CONDITIONS = 16
 MAX_HANDLED_FAILURES = 32
 MAX_SWITCHES = 10
+MANY_SILENT_ITERATIONS = 5
+"""Iterations in a row without a gradient in any group after which people are told."""
 Word = Annotated[str, Field(max_length=256)]
 Time = Annotated[str, Field(max_length=64)]
 """RFC 3339, in UTC."""
@@ -47,6 +49,17 @@ class ConditionType(StrEnum):
     """All iterations are done."""
     FAILED = "Failed"
     """The job ended without that."""
+    REWARD_SIGNAL = "RewardSignal"
+    """There is something to learn from: in one of the last iterations, samples of one problem were worth different
+    amounts."""
+
+
+def describe_silence(num_iterations: int) -> str:
+    """Return for people that nothing was learned in so many iterations, and what they can do."""
+    return (
+        f"in each of the last {num_iterations} iterations all samples of every problem were worth the same, so nothing "
+        "was learned; look at the responses and their rewards, and for problems that the policy can solve now and then"
+    )
 
 
 class Condition(Resource):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tandem_api.engine import (
+    CheckpointRequest,
     FetchedWeights,
     MemberPhase,
     PublishedWeights,
@@ -14,6 +15,7 @@ from tandem_api.engine import (
     TrainRequest,
     TrainResponse,
     VerifiedWeights,
+    WeightFingerprints,
 )
 from tandem_api.registry import MemberStatus
 from tandem_checkpoint.conflict import Conflict
@@ -47,6 +49,10 @@ class Trainer(Protocol):
         """Write the current weights to disk. Errors: WrongPhase, ChildGone."""
         ...
 
+    async def checkpoint(self, request: CheckpointRequest) -> SaveResponse:
+        """Take a step of a checkpoint. Errors: WrongPhase, Conflict, NotSaved, ChildGone, TimeoutError."""
+        ...
+
 
 class Publisher(Protocol):
     """Writes generations for others: a trainer."""
@@ -56,6 +62,10 @@ class Publisher(Protocol):
 
         Errors: Conflict or WrongPhase where the trainer does not hold it, RegistryUnreachable, LeaseLost, ChildGone.
         """
+        ...
+
+    async def fingerprints(self, generation: int) -> WeightFingerprints:
+        """Return what the ranks hold of each tensor. Errors: Conflict where that is another generation, ChildGone."""
         ...
 
 

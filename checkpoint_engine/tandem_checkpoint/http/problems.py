@@ -17,6 +17,7 @@ from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.registry.errors import Fenced, RegistryError
 from tandem_checkpoint.segments.manifest import BrokenSegment
 from tandem_checkpoint.segments.store import SegmentError
+from tandem_checkpoint.switch.checkpointing import NotSaved
 from tandem_checkpoint.switch.side import GenerationLost
 from tandem_checkpoint.switch.train import WrongPhase
 from tandem_checkpoint.transfer.byte_range import BadRange
@@ -70,6 +71,7 @@ KINDS: Mapping[type[Exception], Kind] = {
     ChildGone: Kind(503, "process-ended", "A process of this member has ended"),
     RegistryError: Kind(503, "registry", "The registry cannot be used now"),
     TimeoutError: Kind(504, "deadline", "It took too long"),
+    NotSaved: Kind(507, "not-saved", "The checkpoint cannot be written"),
     SegmentError: Kind(507, "no-segment", "The pod's shared volume has no place for the weights"),
 }
 """What each error of ours means to a caller; a subclass means what its base does."""

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import ClassVar, Self
 
@@ -112,6 +112,21 @@ class Child:
             yield
         finally:
             Child.num_starting -= 1
+
+
+async def unless_gone(work: Coroutine[None, None, None], end: Coroutine[None, None, ChildGone]) -> None:
+    """Do some work; raise what `end` returns, where it does so before."""
+    doing = asyncio.create_task(work, name="work of children")
+    ending = asyncio.create_task(end, name="watch children at work")
+    try:
+        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ending.result()
+        doing.result()
+    finally:
+        doing.cancel()
+        ending.cancel()
+        await asyncio.wait({doing, ending})
 
 
 def reap_strays() -> None:

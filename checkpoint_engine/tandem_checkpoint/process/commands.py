@@ -1,13 +1,13 @@
 """What an engine says to its children and what they answer: one JSON line each."""
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from tandem_api.engine import Sample, StepMetrics
+from tandem_api.engine import SaveStep as SaveStep
 from tandem_api.resource import Resource
-from tandem_api.weights import Piece, Shard
+from tandem_api.weights import BoxFingerprint, Piece, Shard
 
 
 class RankPlace(Resource):
@@ -19,6 +19,8 @@ class RankPlace(Resource):
     """Ranks of the job."""
     local_rank: int
     """Number within its pod: which device is its own."""
+    pod: int = 0
+    """Number of its pod among those of the job's ranks."""
     rendezvous_address: str
     """Where rank 0 listens for the others."""
     rendezvous_port: int
@@ -66,15 +68,20 @@ class Build(Resource):
     """Where this rank stands."""
     source: WeightSource
     """Weights to start with."""
+    optimizer: str = ""
+    """Folder of the optimizer's state that goes with them; empty where there is none."""
 
 
 class Load(Resource):
-    """To a rank that is on the device: hold other weights from now on, with an optimizer as new. Answer: Loaded."""
+    """To a rank that is on the device: hold other weights from now on, and forget the optimizer's state. Answer:
+    Loaded."""
 
     kind: Literal["load"] = "load"
     """Discriminator."""
     source: WeightSource
     """Whence they come."""
+    optimizer: str = ""
+    """Folder of the optimizer's state that goes with them; empty where there is none."""
 
 
 class Export(Resource):
@@ -84,6 +91,15 @@ class Export(Resource):
     """Discriminator."""
     segment: str
     """Path of the segment file."""
+
+
+class Fingerprint(Resource):
+    """To a rank, wherever its model is: tell the fingerprints of what it holds. Answer: Fingerprinted."""
+
+    kind: Literal["fingerprint"] = "fingerprint"
+    """Discriminator."""
+    folder: str = ""
+    """Hugging Face folder of which the rank shall take its part of the tensors too; empty: of none."""
 
 
 class Offload(Resource):
@@ -113,16 +129,6 @@ class Train(Resource):
     """Samples of each step over all ranks of the job."""
 
 
-class SaveStep(StrEnum):
-    """Steps of saving. Where a model is shared, one rank prepares, then all write, then one commits."""
-
-    ALL = "all"
-    """From a rank that holds all weights."""
-    PREPARE = "prepare"
-    WRITE = "write"
-    COMMIT = "commit"
-
-
 class Save(Resource):
     """To a rank: write the weights as a Hugging Face folder. Answer: Saved."""
 
@@ -134,7 +140,22 @@ class Save(Resource):
     """What to do of it."""
 
 
-RankCommand = Annotated[Meet | Build | Load | Export | Offload | Reload | Train | Save, Field(discriminator="kind")]
+class SaveOptimizer(Resource):
+    """To a rank: your part in saving the optimizer's state. Answer: Saved."""
+
+    kind: Literal["saveOptimizer"] = "saveOptimizer"
+    """Discriminator."""
+    checkpoint: str
+    """Folder of the checkpoint that it is a part of."""
+    step: Literal[SaveStep.WRITE, SaveStep.COMMIT]
+    """write, to all ranks of the job while they are on their devices: copy the state, answer, and write the copy while
+    you go on; a receipt tells when that is done. commit, to the first one, once all have written: end the folder."""
+
+
+RankCommand = Annotated[
+    Meet | Build | Load | Export | Fingerprint | Offload | Reload | Train | Save | SaveOptimizer,
+    Field(discriminator="kind"),
+]
 RANK_COMMAND: TypeAdapter[RankCommand] = TypeAdapter(RankCommand)
 
 
@@ -172,6 +193,19 @@ class Exported(Resource):
     """Its pieces, with checksums computed as the bytes were written."""
 
 
+class Fingerprinted(Resource):
+    """From a rank or a server: what it holds."""
+
+    kind: Literal["fingerprinted"] = "fingerprinted"
+    """Discriminator."""
+    boxes: tuple[BoxFingerprint, ...]
+    """A server's are those of all its workers, one after another."""
+    folder_boxes: tuple[BoxFingerprint, ...] = ()
+    """Of the folder that was asked about."""
+    misfits: tuple[str, ...] = ()
+    """What a server's model has in another form than it was handed over in, each in words."""
+
+
 class Freed(Resource):
     """What an offload should free, and what it freed."""
 
@@ -199,6 +233,8 @@ class Trained(Resource):
     """Discriminator."""
     max_abs_logprob_difference: float
     """Against the server's, nats."""
+    num_logprobs: int = 0
+    """Sampled tokens of which both were compared."""
     kl: float
     """Mean over samples of L_old - L at the last step, nats."""
     steps: tuple[StepMetrics, ...]
@@ -225,7 +261,9 @@ class Refused(Resource):
     """Why, for people."""
 
 
-RankAnswer = Annotated[Met | Ready | Loaded | Exported | Moved | Trained | Saved | Refused, Field(discriminator="kind")]
+RankAnswer = Annotated[
+    Met | Ready | Loaded | Exported | Fingerprinted | Moved | Trained | Saved | Refused, Field(discriminator="kind")
+]
 RANK_ANSWER: TypeAdapter[RankAnswer] = TypeAdapter(RankAnswer)
 
 
@@ -296,6 +334,13 @@ class Bind(Resource):
     CPU, the server reads the segment itself."""
 
 
+class Examine(Resource):
+    """To a server that has bound a generation: tell the fingerprints of what it holds. Answer: Fingerprinted."""
+
+    kind: Literal["examine"] = "examine"
+    """Discriminator."""
+
+
 class Abort(Resource):
     """To a server: end all generation now, handing back what there is, and begin none. Answer: aborted."""
 
@@ -310,7 +355,7 @@ class Sleep(Resource):
     """Discriminator."""
 
 
-ServerCommand = Annotated[Go | Bind | Abort | Sleep, Field(discriminator="kind")]
+ServerCommand = Annotated[Go | Bind | Examine | Abort | Sleep, Field(discriminator="kind")]
 SERVER_COMMAND: TypeAdapter[ServerCommand] = TypeAdapter(ServerCommand)
 
 
@@ -336,5 +381,5 @@ class ServerFailed(Resource):
     """Why, for people."""
 
 
-ServerAnswer = Annotated[ServerStep | Refused | ServerFailed, Field(discriminator="kind")]
+ServerAnswer = Annotated[ServerStep | Fingerprinted | Refused | ServerFailed, Field(discriminator="kind")]
 SERVER_ANSWER: TypeAdapter[ServerAnswer] = TypeAdapter(ServerAnswer)

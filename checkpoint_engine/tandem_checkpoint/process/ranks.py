@@ -79,14 +79,14 @@ class RankGroup:
             rank.child.name = f"trainer rank {place.rank}"
         await self.ask(lambda index: Meet(place=places[index]), Met)
 
-    async def build(self, places: Sequence[RankPlace], source: WeightSource) -> None:
+    async def build(self, places: Sequence[RankPlace], source: WeightSource, optimizer: str = "") -> None:
         """Have every rank build its model, each by itself; the devices are held from here on.
 
         Raises: CommandRefused where the source cannot be read; the group is of no use then. ChildGone where one ends.
         """
         for rank, place in zip(self._ranks, places, strict=True):
             rank.child.name = f"trainer rank {place.rank}"
-        ready = await self.ask(lambda index: Build(place=places[index], source=source), Ready)
+        ready = await self.ask(lambda index: Build(place=places[index], source=source, optimizer=optimizer), Ready)
         self.device_bytes = sum(answer.device_bytes for answer in ready)
         await self._note_segments()
 

@@ -77,6 +77,7 @@ def places_of(crew: Crew, settings: Settings) -> Sequence[RankPlace]:
             rank=pod.number(local),
             world_size=pod.num_pods * pod.num_ranks,
             local_rank=local,
+            pod=pod.ordinal,
             rendezvous_address=crew.address,
             rendezvous_port=crew.port,
         )

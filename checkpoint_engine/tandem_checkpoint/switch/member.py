@@ -16,6 +16,7 @@ from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.registry.errors import RegistryError
 from tandem_checkpoint.registry.mirror import Mirror
+from tandem_checkpoint.segments.holdings import SelfTestFailed
 from tandem_checkpoint.segments.manifest import BrokenSegment
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.status_meter import StatusMeter
@@ -53,6 +54,7 @@ REASONS: dict[type[Exception], FailureReason] = {
     FetchFailed: FailureReason.FETCH,
     SegmentError: FailureReason.SEGMENT,
     GenerationLost: FailureReason.GENERATION_LOST,
+    SelfTestFailed: FailureReason.SELF_TEST,
     RegistryError: FailureReason.REGISTRY,
     TimeoutError: FailureReason.DEADLINE,
 }
@@ -339,6 +341,7 @@ class Member:
             generation=held.generation,
             lineage=held.lineage,
             device_bytes=held.device_bytes,
+            equal_tensors=held.equal_tensors,
             stages=self._stopwatch.spans,
             error=_cause(self._error) if failed else None,
             reason=_reason(self._error) if failed else None,

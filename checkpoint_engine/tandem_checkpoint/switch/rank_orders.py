@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from tandem_api.engine import TrainRequest
-from tandem_checkpoint.process.commands import Moved, Save, Saved, SaveStep, Train
+from tandem_api.engine import SaveStep, TrainRequest
+from tandem_checkpoint.process.commands import Moved, Save, Saved, Train
 from tandem_checkpoint.process.ranks import RankGroup
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,17 @@ def train_order(request: TrainRequest, share: int) -> Train:
     )
 
 
-async def save_policy(group: RankGroup, path: str, is_whole: bool) -> Saved:
-    """Have the first rank save the weights if each holds all of them; else have each rank write its share."""
+async def save_policy(group: RankGroup, path: str, step: SaveStep, is_whole: bool) -> Saved:
+    """Take a step of saving, or all. If each rank holds all weights the first one saves them, else each its share."""
     if is_whole:
         return await group.ask_first(Save(path=path), Saved)
-    await group.ask_first(Save(path=path, step=SaveStep.PREPARE), Saved)
-    await group.ask(lambda _: Save(path=path, step=SaveStep.WRITE), Saved)
-    return await group.ask_first(Save(path=path, step=SaveStep.COMMIT), Saved)
+    if step is SaveStep.WRITE:
+        return (await group.ask(lambda _: Save(path=path, step=step), Saved))[0]
+    if step is not SaveStep.ALL:
+        return await group.ask_first(Save(path=path, step=step), Saved)
+    for each in (SaveStep.PREPARE, SaveStep.WRITE):
+        await save_policy(group, path, each, is_whole)
+    return await save_policy(group, path, SaveStep.COMMIT, is_whole)
 
 
 def log_freed(moved: Sequence[Moved]) -> None:

@@ -22,6 +22,7 @@ from tandem_checkpoint.segments.store import segment_name
 from tandem_checkpoint.settings import Settings
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.protocol import Action
+from tandem_checkpoint.switch.selftest import SelfTest
 from tandem_checkpoint.switch.side import Act, Announce, Held, Surroundings
 from tandem_checkpoint.switch.strategies.choice import start_strategy
 from tandem_checkpoint.switch.strategies.strategy import Strategy
@@ -53,8 +54,10 @@ class RolloutSide:
         self._device_bytes: int | None = None
         spec = around.settings.config.spec
         policy = read_policy_config(Path(spec.policy.model.path))
-        check_split(policy, spec.rollout.parallelism.tensor)
+        check_split(policy, spec.rollout.parallelism.tensor, spec.rollout.parallelism.pipeline)
         layout = segment_layout(policy, spec.policy.dtype.value.lower())
+        self._self_test = SelfTest(around, layout)
+        self._equal_tensors: int | None = None
         self._supply: Supply = OwnPod(around, layout) if self.awaited else OtherPods(around, layout)
 
     @property
@@ -67,7 +70,7 @@ class RolloutSide:
 
     @property
     def held(self) -> Held:
-        return Held(self._generation, self._lineage, self._device_bytes)
+        return Held(self._generation, self._lineage, self._device_bytes, self._equal_tensors)
 
     @property
     def exports(self) -> Exports | None:
@@ -158,6 +161,8 @@ class RolloutSide:
 
     async def _load(self, desired: Desired, stopwatch: Stopwatch) -> None:
         await self._servers.serve(self._checked, stopwatch)
+        with stopwatch.stage("verify"):
+            self._equal_tensors = await self._self_test.run(desired, self._servers)
         self._around.metrics.bound(self._num_bytes * len(self._ports()), _seconds_of("load", stopwatch))
         self._generation, self._lineage = desired.generation, desired.lineage
 
@@ -190,7 +195,7 @@ class RolloutSide:
     async def _free(self) -> None:
         """Free the devices, and give the token back only then (invariant 1)."""
         self._forget_check()
-        self._generation, self._lineage = None, ""
+        self._generation, self._lineage, self._equal_tensors = None, "", None
         if self._strategy is not None:
             self._device_bytes = held = await self._strategy.release()
             if self._strategy.uses_token:
@@ -210,7 +215,7 @@ class RolloutSide:
 
     def _ports(self) -> range:
         settings = self._around.settings
-        num_servers = _num_devices(settings) // settings.config.spec.rollout.parallelism.tensor
+        num_servers = _num_devices(settings) // settings.config.spec.rollout.parallelism.num_devices
         return range(SERVER_PORT, SERVER_PORT + num_servers)
 
     def _write(self, manifest: Manifest) -> Path:
@@ -236,18 +241,19 @@ def _take_note(check: "asyncio.Task[None]") -> None:
 
 def server_command(settings: Settings, port: int) -> Sequence[str]:
     """Return vLLM's command line: ours first, so that the user's own arguments win."""
-    spec = settings.config.spec
+    spec, split = settings.config.spec, settings.config.spec.rollout.parallelism
     arguments = [
         *("--model", spec.policy.model.path, "--served-model-name", "policy"),
         *("--dtype", spec.policy.dtype.value.lower()),
         *("--max-model-len", str(_max_model_length(settings))),
         *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-        *("--tensor-parallel-size", str(spec.rollout.parallelism.tensor), "--disable-uvicorn-access-log"),
+        *("--tensor-parallel-size", str(split.tensor), "--pipeline-parallel-size", str(split.pipeline)),
+        "--disable-uvicorn-access-log",
     ]
     if settings.config.device == "cpu":
         arguments += ["--enforce-eager", "--distributed-executor-backend"]
-        arguments += ["mp" if spec.rollout.parallelism.tensor > 1 else "uni"]
-    elif _num_devices(settings) > spec.rollout.parallelism.tensor:
+        arguments += ["mp" if split.num_devices > 1 else "uni"]
+    elif _num_devices(settings) > split.num_devices:
         arguments += ["--device-ids", ",".join(map(str, _devices_of(settings, port)))]
     if settings.token:
         arguments += ["--middleware", GUARD]
@@ -265,9 +271,9 @@ def _num_devices(settings: Settings) -> int:
 
 def _devices_of(settings: Settings, port: int) -> range:
     """Return which of the pod's visible devices the server at a port takes: servers lie side by side."""
-    num_tensor = settings.config.spec.rollout.parallelism.tensor
-    first = (port - SERVER_PORT) * num_tensor
-    return range(first, first + num_tensor)
+    num_devices = settings.config.spec.rollout.parallelism.num_devices
+    first = (port - SERVER_PORT) * num_devices
+    return range(first, first + num_devices)
 
 
 def _max_model_length(settings: Settings) -> int:

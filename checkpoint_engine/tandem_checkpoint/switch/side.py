@@ -41,6 +41,8 @@ class Held:
     lineage: str = ""
     device_bytes: int | None = None
     """0 proves that the devices are free."""
+    equal_tensors: int | None = None
+    """What a self-test has found equal in this epoch."""
 
 
 class GenerationLost(Exception):  # noqa: N818 - what has happened, not whose mistake it is

@@ -1,7 +1,6 @@
-"""Where a server's weights come from: the trainer of its own pod, or the trainers of other pods."""
+"""Where a server's weights come from: the trainer of its own pod, and the trainers of other pods."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +13,14 @@ from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.segments.layout import SegmentLayout
 from tandem_checkpoint.segments.manifest import Manifest, manifest_of, manifest_of_pieces, verify
-from tandem_checkpoint.segments.store import allocate, map_for_reading, map_for_writing, segment_name
+from tandem_checkpoint.segments.store import allocate, map_for_reading, segment_name
 from tandem_checkpoint.stopwatch import Stopwatch
-from tandem_checkpoint.switch.copies import Copies
+from tandem_checkpoint.switch.crew import pod_ranks
+from tandem_checkpoint.switch.haul import Haul, is_published, seconds_left
 from tandem_checkpoint.switch.side import Surroundings
-from tandem_checkpoint.transfer.exports import Exports, NotHeld
-from tandem_checkpoint.transfer.fetch import Fetched, FetchFailed, fetch
-from tandem_checkpoint.transfer.http import http_reader
-from tandem_checkpoint.transfer.offers import find_copies, find_offers
-from tandem_checkpoint.transfer.one_sided import MooncakeReader
-from tandem_checkpoint.transfer.plan import Offer, plan_routes
+from tandem_checkpoint.transfer.exports import Exports
+from tandem_checkpoint.transfer.fetch import Fetched
 
-logger = logging.getLogger(__name__)
-
-REPORT_SECONDS = 1.0
-"""What a fetch leaves of a switch's time, so that its own words are reported and not just the missed deadline."""
 AHEAD_SECONDS = 300.0
 """Time of a fetch that no switch waits for."""
 
@@ -53,11 +45,17 @@ class Supply(Protocol):
 
 
 class OwnPod:
-    """The weights that this pod's trainer has written; there is nothing to move."""
+    """The weights that this pod's trainer has written.
+
+    Where models span pods, that is a part of them; the rest is brought from other pods into the same segment.
+    """
 
     def __init__(self, around: Surroundings, layout: SegmentLayout) -> None:
         self._around = around
         self._layout = layout
+        self._haul = None if pod_ranks(around.settings).is_whole else Haul(around, layout)
+        self._written: tuple[Piece, ...] = ()
+        """What the trainer wrote of the generation that was gathered last."""
 
     async def reserve(self) -> None:
         """Nothing: the trainer reserves the segments that it writes."""
@@ -66,11 +64,20 @@ class OwnPod:
         settings = self._around.settings
         with stopwatch.wait("shards"):
             shards = await self._around.mirror.wait(lambda mirror: self._own_shards(mirror, desired))
-        return manifest_of(self._layout, shards, str(settings.shared / shards[0].segment))
+        self._written = tuple(piece for shard in shards for piece in shard.pieces)
+        path = str(settings.shared / shards[0].segment)
+        if self._haul is None:
+            return manifest_of(self._layout, shards, path)
+        with stopwatch.wait("published"):
+            offers = await self._haul.offers(desired)
+        with stopwatch.stage("fetch"):
+            pieces = await self._haul.bring(desired, offers)
+        return manifest_of_pieces(self._layout, desired.generation, pieces, path)
 
     async def check(self, desired: Desired, manifest: Manifest, stopwatch: Stopwatch) -> None:
+        """What came from other pods was compared on arrival."""
         with stopwatch.stage("verify"):
-            await asyncio.to_thread(_verify, manifest)
+            await asyncio.to_thread(_verify, manifest, self._written)
         with stopwatch.wait("published"):
             await self._around.mirror.wait(lambda mirror: is_published(self._around, mirror, desired) or None)
 
@@ -94,28 +101,26 @@ class OtherPods:
     def __init__(self, around: Surroundings, layout: SegmentLayout) -> None:
         self._around = around
         self._layout = layout
-        self._copies = Copies(around)
+        self._haul = Haul(around, layout)
         self._ahead: asyncio.Task[Fetched] | None = None
         """A fetch that no switch waits for."""
-        self.exports = Exports(around.settings.shared)
-        """What was fetched, each generation as one shard."""
+
+    @property
+    def exports(self) -> Exports:
+        """Return what was fetched, each generation as one shard."""
+        return self._haul.exports
 
     async def reserve(self) -> None:
         await asyncio.to_thread(allocate, self._around.settings.shared, self._layout.num_bytes)
 
     async def gather(self, desired: Desired, stopwatch: Stopwatch) -> Manifest:
-        settings, generation = self._around.settings, desired.generation
         with stopwatch.wait("published"):
-            offers = await self._offers(desired, _seconds_left(desired))
+            offers = await self._haul.offers(desired)
         with stopwatch.stage("fetch"):
-            await self._take_over(generation, _seconds_left(desired))
-            pieces = await self._find_here(generation, offers)
-            if pieces is None:
-                pieces = (await self._fetch(generation, desired.lineage, offers, _seconds_left(desired))).pieces
-            else:
-                await self._copies.offer(generation, pieces)
-        path = settings.shared / segment_name(generation)
-        return manifest_of_pieces(self._layout, generation, pieces, str(path))
+            await self._take_over(desired.generation, seconds_left(desired))
+            pieces = await self._haul.bring(desired, offers)
+        path = self._around.settings.shared / segment_name(desired.generation)
+        return manifest_of_pieces(self._layout, desired.generation, pieces, str(path))
 
     async def check(self, desired: Desired, manifest: Manifest, stopwatch: Stopwatch) -> None:
         """Nothing more: it was published before it was fetched, and compared on arrival."""
@@ -125,14 +130,14 @@ class OtherPods:
 
         Errors: Conflict where it is not published, or another fetch runs; FetchFailed, SegmentError.
         """
-        lineage, offers = self._published_offers(generation)
+        lineage, offers = self._haul.published_offers(generation)
         began = time.perf_counter()
-        if await self._find_here(generation, offers) is not None:
+        if await self._haul.find_here(generation, offers) is not None:
             return FetchedWeights(generation=generation, num_bytes=0, sources=(), seconds=time.perf_counter() - began)
         if self._ahead is not None:
             raise Conflict("another generation is being fetched now; ask again when it is here")
-        name = _ahead_name(generation)
-        self._ahead = task = asyncio.create_task(self._fetch(generation, lineage, offers, AHEAD_SECONDS), name=name)
+        work = self._haul.fetch(generation, lineage, offers, AHEAD_SECONDS)
+        self._ahead = task = asyncio.create_task(work, name=_ahead_name(generation))
         try:
             await asyncio.wait({task})
         finally:
@@ -157,104 +162,11 @@ class OtherPods:
         ahead.cancel()
         await asyncio.wait({ahead})
 
-    async def _find_here(self, generation: int, offers: Sequence[Offer]) -> tuple[Piece, ...] | None:
-        """Return the pieces of a generation that was fetched before, is still offered, and is still as it came."""
-        try:
-            held = self.exports.get(generation)
-        except NotHeld:
-            return None
-        if not any(set(offer.pieces) == set(held.pieces) for offer in offers):
-            return None
-        return held.pieces if (await self.exports.verify(generation)).is_intact else None
-
-    def _published_offers(self, generation: int) -> tuple[str, tuple[Offer, ...]]:
-        """Return the lineage of a published generation, and who has all of it. Errors: Conflict, FetchFailed."""
-        values, keys = self._around.mirror.values, self._around.settings.keys
-        published, layout = values.get(keys.published), values.get(keys.layout(generation))
-        if published is None or int(published) < generation:
-            raise Conflict(f"generation {generation} is not published; the newest one that is: {published or 'none'}")
-        offers = find_offers(values, keys, generation, self._layout)
-        if layout is None or not offers:
-            raise FetchFailed(
-                f"generation {generation}: no hybrid pod has all its pieces any more; ask for {published}"
-            )
-        return Layout.model_validate_json(layout).lineage, offers
-
-    async def _offers(self, desired: Desired, seconds: float) -> tuple[Offer, ...]:
-        generation = desired.generation
-
-        def find(mirror: Mirror) -> tuple[Offer, ...] | None:
-            if not is_published(self._around, mirror, desired):
-                return None
-            return find_offers(mirror.values, self._around.settings.keys, generation, self._layout) or None
-
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._around.mirror.wait(find)
-        except TimeoutError:
-            raise FetchFailed(
-                f"generation {generation}: within {seconds:.1f} s it was not published with all its pieces in one "
-                "hybrid pod; look at the logs of the trainers"
-            ) from None
-
-    async def _fetch(self, generation: int, lineage: str, offers: tuple[Offer, ...], seconds: float) -> Fetched:
-        settings = self._around.settings
-        copies = find_copies(self._around.mirror.values, settings.keys, generation, offers, settings.pod)
-        routes = plan_routes((*offers, *copies), settings.pod)
-        began = time.perf_counter()
-        await self._vacate(generation)
-        # The mapping goes with its last view: a thread may still be comparing checksums when a switch is given up.
-        into = map_for_writing(settings.shared / segment_name(generation))
-        async with http_reader(settings.token, settings.trust) as plain:
-            mooncake = self._around.mooncake
-            reader = MooncakeReader(mooncake, plain) if mooncake else plain
-            fetched = await fetch(routes, generation, reader, into, seconds)
-        took_seconds = time.perf_counter() - began
-        self._around.metrics.fetched(fetched.num_bytes, took_seconds)
-        self.exports.add(generation, [self._shard(generation, lineage, fetched.pieces)])
-        await self._copies.offer(generation, fetched.pieces)
-        logger.info(
-            "generation %d: fetched %d bytes in %d ranges from %s in %.2f s",
-            *(generation, fetched.num_bytes, fetched.num_extents),
-            *(", ".join(map(str, fetched.sources)), took_seconds),
-        )
-        return fetched
-
-    async def _vacate(self, generation: int) -> None:
-        """Stop giving on what is in the segment that a generation will be written into."""
-        for held in self.exports.list():
-            if held.path.name == segment_name(generation):
-                await self._copies.withdraw(held.weights.generation)
-        self.exports.forget(generation)
-
-    def _shard(self, generation: int, lineage: str, pieces: tuple[Piece, ...]) -> Shard:
-        """Return what was fetched as one shard of this pod's own."""
-        return Shard(
-            generation=generation,
-            incarnation=self._around.incarnation,
-            lineage=lineage,
-            segment=segment_name(generation),
-            segment_bytes=self._layout.num_bytes,
-            pieces=pieces,
-        )
-
-
-def is_published(around: Surroundings, mirror: Mirror, desired: Desired) -> bool:
-    """Tell whether the master has published the word's generation, in the word's lineage."""
-    keys = around.settings.keys
-    raw = mirror.values.get(keys.layout(desired.generation))
-    is_lineage = raw is not None and Layout.model_validate_json(raw).lineage == desired.lineage
-    return is_lineage and mirror.values.get(keys.published) == str(desired.generation)
-
 
 def _ahead_name(generation: int) -> str:
     return f"fetch generation {generation} ahead"
 
 
-def _verify(manifest: Manifest) -> None:
+def _verify(manifest: Manifest, pieces: Sequence[Piece]) -> None:
     with map_for_reading(Path(manifest.segment)) as mapped:
-        verify(mapped, manifest.pieces)
-
-
-def _seconds_left(desired: Desired) -> float:
-    return max(REPORT_SECONDS / 2, desired.deadline - time.time() - REPORT_SECONDS)
+        verify(mapped, pieces)

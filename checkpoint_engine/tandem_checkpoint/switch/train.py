@@ -4,26 +4,25 @@ import asyncio
 import logging
 import secrets
 import sys
-from collections.abc import Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from tandem_api.engine import (
     ENGINE_PORT_TRAIN,
     RENDEZVOUS_PORT,
+    CheckpointRequest,
+    CheckpointStep,
     PublishedWeights,
     SaveRequest,
     SaveResponse,
     TrainRequest,
     TrainResponse,
+    WeightFingerprints,
 )
 from tandem_api.job.operations import SwitchStrategy
 from tandem_api.registry import Desired, MemberRecord, Role
-from tandem_checkpoint.architectures.config import PolicyConfig, read_policy_config
-from tandem_checkpoint.architectures.split import check_trainer_split
 from tandem_checkpoint.conflict import Conflict
 from tandem_checkpoint.gpu_token import DevicesHeld, GpuToken
-from tandem_checkpoint.layouts.pod import split_of
-from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.child import ChildGone, unless_gone
 from tandem_checkpoint.process.commands import (
     Load,
     Loaded,
@@ -35,17 +34,18 @@ from tandem_checkpoint.process.commands import (
 from tandem_checkpoint.process.environment import child_variables
 from tandem_checkpoint.process.ranks import RankGroup
 from tandem_checkpoint.registry.mirror import Mirror
-from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
-from tandem_checkpoint.segments.record import ExportRecord
+from tandem_checkpoint.segments.record import ExportRecord, read_record
 from tandem_checkpoint.segments.store import allocate
 from tandem_checkpoint.stopwatch import Stopwatch
+from tandem_checkpoint.switch.checkpointing import CheckpointWriter
 from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew, places_of, pod_ranks
 from tandem_checkpoint.switch.exporting import Exporter
 from tandem_checkpoint.switch.protocol import Action
 from tandem_checkpoint.switch.publication import published_weights, word_epoch
 from tandem_checkpoint.switch.rank_orders import log_freed, save_policy, train_order
+from tandem_checkpoint.switch.selftest import HeldFingerprints
 from tandem_checkpoint.switch.side import Act, Announce, CrewChanged, GenerationLost, Held, Surroundings
-from tandem_checkpoint.switch.sources import checkpoint_of, newest_checkpoint
+from tandem_checkpoint.switch.sources import checkpoint_of, layout_of, newest_checkpoint, optimizer_of
 from tandem_checkpoint.transfer.exports import Exports
 
 logger = logging.getLogger(__name__)
@@ -80,9 +80,11 @@ class TrainSide:
         self._device_bytes: int | None = None
         self.exports = Exports(around.settings.shared)
         """What other pods may read of this pod's segments."""
-        self._layout = self._segment_layout()
+        self._layout = layout_of(around.settings)
         self._pod = pod_ranks(around.settings)
         self._exporter = Exporter(around, self._layout, self.exports)
+        self._checkpoints = CheckpointWriter(around.settings, self._pod, self._layout)
+        self._fingerprints = HeldFingerprints(self._layout)
 
     @property
     def role(self) -> Role:
@@ -118,7 +120,8 @@ class TrainSide:
             scheme=settings.scheme,
             rendezvous_port=RENDEZVOUS_PORT,
             num_ranks=self._pod.num_ranks,
-            ranks_of_replica=settings.config.spec.trainer.parallelism.ranks_of_replica,
+            shares=self._pod.shares,
+            is_whole=self._pod.is_whole,
             ranks_life=self._life,
             crew=self._crew.name if self._crew else "",
         )
@@ -143,9 +146,9 @@ class TrainSide:
         )
         self._announce, self._crew = announce, None
         await announce()
-        await self._unless_a_rank_ends(self._meet())
+        await unless_gone(self._meet(), self.first_end())
         if self._token.try_acquire():
-            await self._unless_a_rank_ends(self._build())
+            await unless_gone(self._build(), self.first_end())
 
     async def train(self, request: TrainRequest) -> TrainResponse:
         """Run one batch; raise WrongPhase for a batch of another epoch (invariant 5).
@@ -159,10 +162,12 @@ class TrainSide:
             self._generation = None  # until all ranks have answered, nobody knows what they hold
             answers = await self._group.ask(lambda rank: train_order(request, self._pod.share(rank)), Trained)
             self._generation = request.generation + 1
+            self._fingerprints.forget()
             trained_at = asyncio.get_running_loop().time()
             await self._exporter.register(await self._write(self._generation), epoch=0)
         return TrainResponse(
             max_abs_logprob_difference=answers[0].max_abs_logprob_difference,
+            num_logprobs=answers[0].num_logprobs,
             kl=answers[0].kl,
             steps=answers[0].steps,
             num_tokens=answers[0].num_tokens,
@@ -181,8 +186,20 @@ class TrainSide:
             if request.generation not in (None, self._generation):
                 raise WrongPhase(f"this trainer holds generation {self._generation}, not {request.generation}")
             is_whole = self._around.settings.config.spec.trainer.parallelism.is_whole
-            saved = await save_policy(self._group, request.path, is_whole)
+            saved = await save_policy(self._group, request.path, request.step, is_whole)
         return SaveResponse(path=request.path, num_bytes=saved.num_bytes)
+
+    async def checkpoint(self, request: CheckpointRequest) -> SaveResponse:
+        """Take a step of a checkpoint; raise WrongPhase where the first one needs ranks, and they have left."""
+        if request.step is not CheckpointStep.BEGIN:
+            return await self._checkpoints.go_on(request)
+        async with self._busy:
+            record = read_record(self._around.settings.shared, request.generation, self._lineage)
+            needs_ranks = record is None or self._checkpoints.keeps_optimizer
+            if request.generation != self._generation or (needs_ranks and not self._training):
+                raise WrongPhase(f"this trainer does not train from generation {request.generation} now")
+            record = record or await self._write(request.generation)
+            return await self._checkpoints.begin(request, record, self._group)
 
     async def publish(self, generation: int) -> PublishedWeights:
         """Export and register what the ranks hold, once more or for the first time.
@@ -204,6 +221,13 @@ class TrainSide:
             record = record or await self._write(generation)
             await self._exporter.register(record, word_epoch(self._around, record))
         return await published_weights(self._around, record)
+
+    async def fingerprints(self, generation: int) -> WeightFingerprints:
+        """Return what the ranks hold, live or parked. Errors: Conflict where that is another generation; ChildGone."""
+        async with self._busy:
+            if not self._built or generation != self._generation:
+                raise Conflict(f"this trainer's ranks hold generation {self._generation} now; ask for that one")
+            return await self._fingerprints.take(self._group, generation)
 
     async def fail(self) -> None:
         """Nothing: the weights stay where they are, and with them the token, where it is held."""
@@ -241,6 +265,7 @@ class TrainSide:
                 if record is None:
                     await self._hold(desired)
                     record = await self._write(desired.generation)
+                    await self._fingerprints.take(self._group, desired.generation)  # while they are on the devices
             await self._exporter.register(record, desired.epoch)
 
     async def _offload(self, desired: Desired, stopwatch: Stopwatch) -> None:
@@ -278,6 +303,7 @@ class TrainSide:
 
     async def _write(self, generation: int) -> ExportRecord:
         """Have the ranks write the generation that they hold into its segment."""
+        await self._checkpoints.released(generation)
         began = asyncio.get_running_loop().time()
         record = await self._exporter.write(generation, self._lineage, self._group)
         num_bytes = sum(piece.num_bytes for shard in record.shards for piece in shard.pieces)
@@ -300,9 +326,11 @@ class TrainSide:
         await self._build()
         await self._come_back()
         self._generation = None
-        loaded = await self._group.ask(lambda _: Load(source=source), Loaded)
+        order = Load(source=source, optimizer=optimizer_of(self._around.settings, desired.generation))
+        loaded = await self._group.ask(lambda _: order, Loaded)
         self._device_bytes = sum(answer.device_bytes for answer in loaded)
         self._generation, self._lineage = desired.generation, desired.lineage
+        self._fingerprints.forget(source)
 
     async def _meet(self) -> None:
         """Meet the ranks of the other pods: those that every pod says it will meet."""
@@ -317,10 +345,12 @@ class TrainSide:
         if self._built:
             return
         assert self._crew is not None
-        generation, source = newest_checkpoint(self._around.settings)
+        settings = self._around.settings
+        generation, source = newest_checkpoint(settings)
         async with asyncio.timeout(START_SECONDS):
-            await self._group.build(places_of(self._crew, self._around.settings), source)
+            await self._group.build(places_of(self._crew, settings), source, optimizer_of(settings, generation))
         self._built = True
+        self._fingerprints.forget(source)
         self._generation, self._lineage, self._device_bytes = generation, "", self._group.device_bytes
 
     async def _come_back(self) -> None:
@@ -333,20 +363,6 @@ class TrainSide:
         crew = self._crew = await mirror.wait(lambda mirror: find_crew(mirror, settings, self._life))
         await self._announce()
         return crew if await mirror.wait(lambda mirror: is_agreed(mirror, settings, crew)) else None
-
-    async def _unless_a_rank_ends(self, work: Coroutine[None, None, None]) -> None:
-        """Do some work; raise ChildGone as soon as a rank ends, here or among those that ours are meeting."""
-        doing = asyncio.create_task(work, name="start the ranks")
-        ending = asyncio.create_task(self.first_end(), name="watch the ranks that start")
-        try:
-            await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise ending.result()
-            doing.result()
-        finally:
-            doing.cancel()
-            ending.cancel()
-            await asyncio.wait({doing, ending})
 
     async def _end_ranks(self) -> None:
         if self._ranks is not None:
@@ -378,9 +394,3 @@ class TrainSide:
         if self._crew is None or not self._met:
             return None
         return other_crew(mirror, self._around.settings, self._crew)
-
-    def _segment_layout(self) -> SegmentLayout:
-        spec = self._around.settings.config.spec
-        config: PolicyConfig = read_policy_config(Path(spec.policy.model.path))
-        check_trainer_split(config, split_of(spec.trainer.parallelism))
-        return segment_layout(config, spec.policy.dtype.value.lower())

@@ -1,13 +1,17 @@
-"""The Range header of a request for bytes (RFC 9110, section 14), as far as readers of weights use it."""
+"""Which bytes a request asks for: a Range header (RFC 9110, section 14) as readers of weights use it, or runs."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tandem_api.engine import ByteRuns
+from tandem_checkpoint.transfer.runs import Runs, size_of
 
 FORM = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class BadRange(Exception):  # noqa: N818 - what has happened, not whose mistake it is
-    """A Range header that asks for no bytes of the segment, or in another form than one range of bytes."""
+    """A request for no bytes of the segment, for more of them than there are, or in a form that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +42,19 @@ def parse_range(header: str, num_bytes: int) -> ByteRange:
     if not start < stop <= num_bytes:
         raise BadRange(f"Range: {header[:80]}: is not within the segment, which has {num_bytes} bytes")
     return ByteRange(start, stop)
+
+
+def parse_runs(wanted: Sequence[ByteRuns], num_bytes: int) -> tuple[Runs, ...]:
+    """Return the runs that a body asks for in a segment of `num_bytes`; BadRange where one does not lie within it.
+
+    None overlap within a row, and all together are no more than the segment has.
+    """
+    runs = tuple(Runs(row.offset_bytes, row.run_bytes, row.num_runs, row.stride_bytes) for row in wanted)
+    for row in runs:
+        if row.num_runs > 1 and row.stride_bytes < row.run_bytes:
+            raise BadRange(f"runs of {row.run_bytes} bytes cannot lie {row.stride_bytes} apart")
+        if row.stop_bytes > num_bytes:
+            raise BadRange(f"runs up to byte {row.stop_bytes} are not within the segment, which has {num_bytes} bytes")
+    if size_of(runs) > num_bytes:
+        raise BadRange(f"{size_of(runs)} bytes are asked for at once of a segment that has {num_bytes}")
+    return runs

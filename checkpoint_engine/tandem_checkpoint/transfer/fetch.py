@@ -12,6 +12,7 @@ from tandem_api.weights import Piece
 from tandem_checkpoint.segments.manifest import BrokenSegment, verify
 from tandem_checkpoint.transfer.plan import Extent, Route, Source
 from tandem_checkpoint.transfer.reader import SegmentReader, SourceBusy, SourceFailed
+from tandem_checkpoint.transfer.runs import scatter
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,11 @@ class Fetched:
     """What one fetch brought."""
 
     pieces: tuple[Piece, ...]
+    """Those of the whole generation."""
     num_bytes: int
+    """Bytes that were lacking, and are here now."""
+    num_read_bytes: int
+    """Bytes that came over the network: more only where some came in vain."""
     num_extents: int
     sources: tuple[Source, ...]
     """Those that gave bytes, by name."""
@@ -51,16 +56,22 @@ class Fetched:
 async def fetch(
     routes: Sequence[Route], generation: int, reader: SegmentReader, into: Buffer, deadline_seconds: float
 ) -> Fetched:
-    """Fill `into`, laid out as the sources' segments, with a generation; FetchFailed where no route leads there."""
+    """Fill `into`, laid out as the sources' segments, with what is lacking of a generation.
+
+    Errors: FetchFailed where no route leads there.
+    """
     failures: dict[Source, str] = {}
     missing: Sequence[Extent] = ()
+    num_read_bytes = 0
     try:
         async with asyncio.timeout(deadline_seconds):
             for route in routes:
                 transfer = Transfer(route, generation, reader, memoryview(into), failures)
                 missing = transfer.missing
-                if await transfer.run():
-                    return transfer.summary()
+                has_come = await transfer.run()
+                num_read_bytes += transfer.num_read_bytes
+                if has_come:
+                    return transfer.summary(num_read_bytes)
     except TimeoutError:
         late = f"within {deadline_seconds:.1f} s"
         raise FetchFailed(_words(generation, missing, failures, late)) from None
@@ -84,6 +95,7 @@ class Transfer:
     ) -> None:
         self.missing = list(route.extents)
         """Extents that have not arrived, in order."""
+        self.num_read_bytes = 0
         self._route = route
         self._generation = generation
         self._reader = reader
@@ -98,16 +110,18 @@ class Transfer:
 
     async def run(self) -> bool:
         """Bring every extent; tell whether all have come."""
-        num_streams = min(NUM_STREAMS, len(self._route.sources) * STREAMS_PER_SOURCE, len(self._waiting))
+        num_sources = len(self._route.sources)
+        num_streams = min(NUM_STREAMS, num_sources * STREAMS_PER_SOURCE, len(self._waiting))
         async with asyncio.TaskGroup() as group:
             for number in range(num_streams):
                 group.create_task(self._stream(), name=f"generation {self._generation}, stream {number}")
         return not self.missing
 
-    def summary(self) -> Fetched:
+    def summary(self, num_read_bytes: int) -> Fetched:
+        """Return what has come; `num_read_bytes`: by this route and by those that were tried before."""
         extents = self._route.extents
         num_bytes = sum(extent.num_bytes for extent in extents)
-        return Fetched(self._route.pieces, num_bytes, len(extents), tuple(sorted(self._used)))
+        return Fetched(self._route.pieces, num_bytes, num_read_bytes, len(extents), tuple(sorted(self._used)))
 
     async def _stream(self) -> None:
         """Bring one extent after the other, until all are here or one cannot be had."""
@@ -128,29 +142,39 @@ class Transfer:
         """Return what to ask of whom next; None once all have come, or one cannot be had."""
         async with self._changed:
             while self.missing and not self._hopeless:
-                for waiting in self._waiting[:LOOK_AHEAD]:
-                    source = self._source_for(waiting)
-                    if waiting.tries[source] >= NUM_ROUNDS:
-                        self._hopeless = True
-                        self._changed.notify_all()
-                        return None
-                    if self._streams[source] < STREAMS_PER_SOURCE:
-                        self._waiting.remove(waiting)
-                        self._streams[source] += 1
-                        return waiting, source
-                await self._changed.wait()
+                found = self._next()
+                if found is None:
+                    await self._changed.wait()
+                    continue
+                waiting, source = found
+                if waiting.tries[source] >= NUM_ROUNDS:
+                    self._hopeless = True
+                    self._changed.notify_all()
+                    return None
+                self._waiting.remove(waiting)
+                self._streams[source] += 1
+                return waiting, source
         return None
 
-    def _source_for(self, waiting: Waiting) -> Source:
-        """Return whom to ask for an extent, perhaps after a wait: the least busy of those that have not failed.
+    def _next(self) -> tuple[Waiting, Source] | None:
+        """Return an extent and who has a stream to spare for it: as planned, else whoever has its bytes too."""
+        ahead = [(waiting, self._sources_for(waiting)) for waiting in self._waiting[:LOOK_AHEAD]]
+        for choice in range(max((len(sources) for _, sources in ahead), default=0)):
+            for waiting, sources in ahead:
+                if choice < len(sources) and self._streams[sources[choice]] < STREAMS_PER_SOURCE:
+                    return waiting, sources[choice]
+        return None
 
-        Sources that have failed are asked last: the others' extents shall not wait for a dead pod again.
+    def _sources_for(self, waiting: Waiting) -> list[Source]:
+        """Return whom to ask for an extent: the planned source first, those that have failed last.
+
+        So the others' extents do not wait for a dead pod again. Who was asked more often than others is left out.
         """
-
-        def order(source: Source) -> tuple[int, bool, int]:
-            return waiting.tries[source], source in self._failures, self._streams[source]
-
-        return min(self._route.sources, key=order)
+        sources = waiting.extent.sources
+        fewest = min((waiting.tries[source] for source in sources), default=0)
+        least = [source for source in sources if waiting.tries[source] == fewest]
+        good = [source for source in least if source not in self._failures]
+        return good or least
 
     async def _bring(self, waiting: Waiting, source: Source) -> bool:
         extent = waiting.extent
@@ -174,7 +198,8 @@ class Transfer:
         seconds = extent_seconds(extent.num_bytes)
         try:
             async with asyncio.timeout(seconds):
-                await self._reader.read(source, self._generation, extent.start, self._into[extent.start : extent.stop])
+                await self._take_in(source, extent)
+            self.num_read_bytes += extent.num_bytes
             await asyncio.to_thread(verify, self._into, extent.pieces)
         except SourceBusy:
             raise
@@ -183,6 +208,16 @@ class Transfer:
         except TimeoutError:
             return f"took more than {seconds:.1f} s for {extent.num_bytes} bytes"
         return None
+
+    async def _take_in(self, source: Source, extent: Extent) -> None:
+        """Read an extent into its place: beside it first, where its runs lie apart."""
+        if extent.is_together:
+            into = self._into[extent.start : extent.stop]
+            await self._reader.read(source, self._generation, extent.runs, into)
+            return
+        beside = memoryview(bytearray(extent.num_bytes))
+        await self._reader.read(source, self._generation, extent.runs, beside)
+        await asyncio.to_thread(scatter, beside, extent.runs, self._into)
 
 
 def extent_seconds(num_bytes: int) -> float:

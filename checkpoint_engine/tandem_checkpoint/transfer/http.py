@@ -3,16 +3,18 @@
 By aiohttp and not httpx: taking in a GiB costs a fifth of the processor's time.
 """  # noqa: A005 - always imported by its full name
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 
 import aiohttp
 from pydantic import ValidationError
 
-from tandem_api.engine import SegmentAddress
+from tandem_api.engine import ByteRuns, SegmentAddress, SegmentRuns
 from tandem_checkpoint.tls import Trust
 from tandem_checkpoint.transfer.plan import Source
 from tandem_checkpoint.transfer.reader import SourceBusy, SourceFailed
+from tandem_checkpoint.transfer.runs import Runs
 
 CONNECT_SECONDS = 5.0
 BUFFER_BYTES = 1 << 20
@@ -30,14 +32,17 @@ class HttpReader:
         self._session = session
         self._server_name = server_name
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
-        url = f"{source.url}/v1/weights/{generation}/segment"
-        wanted = {"Range": f"bytes={start}-{start + len(into) - 1}"}
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
+        wanted = _wanted(runs)
+        url = f"{source.url}/v1/weights/{generation}/{wanted.route}"
+        request = self._session.request(
+            wanted.method, url, headers=wanted.headers, data=wanted.body, server_hostname=self._server_name
+        )
         try:
-            async with self._session.get(url, headers=wanted, server_hostname=self._server_name) as response:
+            async with request as response:
                 if response.status == SERVICE_UNAVAILABLE:
                     raise SourceBusy(await _refusal(response))
-                if response.status != PARTIAL_CONTENT:
+                if response.status != wanted.status:
                     raise SourceFailed(await _refusal(response))
                 at = await _take(response.content, into)
         except aiohttp.ClientError as error:
@@ -61,6 +66,28 @@ class HttpReader:
                 return SegmentAddress.model_validate_json(body)
         except (aiohttp.ClientError, ValidationError) as error:
             raise SourceFailed(f"{type(error).__name__} {error}".rstrip()) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How bytes of a segment are asked for."""
+
+    method: str
+    route: str
+    headers: Mapping[str, str]
+    body: str | None
+    status: int
+    """Of a good answer."""
+
+
+def _wanted(runs: Sequence[Runs]) -> Wanted:
+    """Return a range where bytes lie together, else the body that tells how they lie."""
+    if len(runs) == 1 and runs[0].num_runs == 1:
+        header = {"Range": f"bytes={runs[0].offset_bytes}-{runs[0].stop_bytes - 1}"}
+        return Wanted("GET", "segment", header, None, PARTIAL_CONTENT)
+    rows = tuple(ByteRuns(**asdict(row)) for row in runs)
+    body = SegmentRuns(runs=rows).model_dump_json(exclude_defaults=True)
+    return Wanted("POST", "runs", {"Content-Type": "application/json"}, body, OK)
 
 
 @asynccontextmanager

@@ -1,27 +1,37 @@
-"""Who offers a generation, as the registry says: trainers that have registered all of it, and pods that fetched it."""
+"""Who offers a generation, as the registry says: trainers that have registered it, and pods that fetched it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tandem_api.registry import CopyRecord, Keys, MemberRecord
 from tandem_api.weights import Shard
 from tandem_checkpoint.segments.layout import SegmentLayout
 from tandem_checkpoint.segments.manifest import covers
-from tandem_checkpoint.transfer.plan import Offer, Source, digest_of
+from tandem_checkpoint.transfer.plan import Offer, Source, digest_of, plan_routes
 
 
-def find_offers(values: Mapping[str, str], keys: Keys, generation: int, layout: SegmentLayout) -> tuple[Offer, ...]:
-    """Return the complete offers of a generation in `values` (key to JSON), by pod.
+def find_offers(
+    values: Mapping[str, str], keys: Keys, generation: int, layout: SegmentLayout, lineage: str = ""
+) -> tuple[Offer, ...]:
+    """Return what trainers offer of a generation in `values` (key to JSON), by pod; nothing unless it is all of it.
 
-    A shard counts only where the trainer that wrote it is still the one that is registered.
+    A shard counts only where the trainer that wrote it is still the one that is registered, and it is of this lineage.
     """
     prefix = keys.shards(generation)
     by_pod: defaultdict[str, list[Shard]] = defaultdict(list)
     for key, raw in values.items():
         if key.startswith(prefix):
             by_pod[key.removeprefix(prefix).rpartition("/")[0]].append(Shard.model_validate_json(raw))
-    found = (_offer(values.get(keys.member(pod, "train")), pod, by_pod[pod], layout) for pod in sorted(by_pod))
-    return tuple(offer for offer in found if offer is not None)
+    found = (_offer(values.get(keys.member(pod, "train")), pod, by_pod[pod], lineage) for pod in sorted(by_pod))
+    offers = tuple(offer for offer in found if offer is not None)
+    pieces = {(piece.tensor, piece.start, piece.stop): piece for offer in offers for piece in offer.pieces}
+    return offers if covers(layout, tuple(pieces.values())) else ()
+
+
+def find_peers(values: Mapping[str, str], keys: Keys, hybrid_pods: Collection[str]) -> tuple[str, ...]:
+    """Return the rollout-only pods, which lack every byte unless they offer copies."""
+    pods = (key.removeprefix(keys.members).rpartition("/")[0] for key in values if key.startswith(keys.members))
+    return tuple(sorted({*pods} - {*hybrid_pods}))
 
 
 def find_copies(
@@ -29,13 +39,13 @@ def find_copies(
 ) -> tuple[Offer, ...]:
     """Return what pods other than `reader` give on of what they have fetched, by pod.
 
-    A copy counts where it is of the very pieces that one of `offers` has, and the engine that has it is still the one
-    that is registered: so it goes when the trainers' own shards go.
+    A copy counts where it is of the very pieces that `offers` make up, and the engine that has it is still the one that
+    is registered: so it goes when the trainers' own shards go.
     """
     prefix = keys.copies(generation)
     copies = {key.removeprefix(prefix).rpartition("/")[0]: raw for key, raw in values.items() if key.startswith(prefix)}
     copies.pop(reader, None)
-    known = {digest_of(offer.pieces): offer.pieces for offer in offers} if copies else {}
+    known = {digest_of(route.pieces): route.pieces for route in plan_routes(offers, reader)} if copies else {}
     found = []
     for pod in sorted(copies):
         copy = CopyRecord.model_validate_json(copies[pod])
@@ -46,11 +56,10 @@ def find_copies(
     return tuple(found)
 
 
-def _offer(raw: str | None, pod: str, shards: list[Shard], layout: SegmentLayout) -> Offer | None:
+def _offer(raw: str | None, pod: str, shards: list[Shard], lineage: str) -> Offer | None:
     if raw is None:
         return None
     member = MemberRecord.model_validate_json(raw)
-    if any(shard.incarnation != member.incarnation for shard in shards):
+    if any(shard.incarnation != member.incarnation or shard.lineage != lineage for shard in shards):
         return None
-    pieces = tuple(piece for shard in shards for piece in shard.pieces)
-    return Offer(Source(pod, member.url), pieces) if covers(layout, pieces) else None
+    return Offer(Source(pod, member.url), tuple(piece for shard in shards for piece in shard.pieces))

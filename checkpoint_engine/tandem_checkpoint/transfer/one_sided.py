@@ -1,7 +1,7 @@
 """Ranges of segments read one-sidedly, by Mooncake; by HTTP where a source lends nothing, or where that has failed."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from threading import Thread
 
@@ -19,9 +19,10 @@ from tandem_checkpoint.transfer.mooncake import (
 )
 from tandem_checkpoint.transfer.plan import Source
 from tandem_checkpoint.transfer.reader import SourceBusy, SourceFailed
+from tandem_checkpoint.transfer.runs import Runs, cut, size_of
 
 COPY_BYTES = 1 << 20
-"""Size of the copies that a batch consists of."""
+"""Longer runs are several copies of a batch."""
 
 
 class MooncakeReader:
@@ -37,27 +38,30 @@ class MooncakeReader:
         self._by_http: set[Source] = set()
         """Sources that have failed to give one-sidedly what they lend: their ports may be closed to us."""
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
         address = None if source in self._by_http else await self._http.address(source, generation)
         if address is None or address.protocol != self._session.protocol:
-            await self._http.read(source, generation, start, into)
+            await self._http.read(source, generation, runs, into)
             return
-        if start + len(into) > address.segment_bytes:
-            raise SourceFailed(f"lends {address.segment_bytes} bytes; {start + len(into)} are needed")
-        most_bytes = min(STAGE_BYTES, COPY_BYTES * (MOST_COPIES - 1))
+        needed = max(row.stop_bytes for row in runs)
+        if needed > address.segment_bytes:
+            raise SourceFailed(f"lends {address.segment_bytes} bytes; {needed} are needed")
+        at = 0
         try:
-            for at in range(0, len(into), most_bytes):
-                await self._bring(address, start + at, into[at : at + most_bytes])
+            for batch in _batches(runs):
+                num_bytes = size_of(batch)
+                await self._bring(address, batch, into[at : at + num_bytes])
+                at += num_bytes
         except SourceBusy:
             raise
         except (SourceFailed, asyncio.CancelledError):
             self._by_http.add(source)
             raise
 
-    async def _bring(self, address: SegmentAddress, start: int, into: memoryview) -> None:
+    async def _bring(self, address: SegmentAddress, batch: Sequence[Runs], into: memoryview) -> None:
         """Bring one batch within its deadline. What comes later than that goes nowhere."""
         stage = self._take_stage()
-        copies = tuple(_copies(address, start, len(into), stage))
+        copies = tuple(_copies(address, batch, stage))
         transfer = _in_thread(lambda: self._session.read(address.session, copies))
         seconds = extent_seconds(len(into))
         try:
@@ -86,12 +90,26 @@ class MooncakeReader:
         return stage
 
 
-def _copies(address: SegmentAddress, start: int, num_bytes: int, stage: Stage) -> Iterator[Copy]:
-    """Yield the witness and the bytes, cut into copies of one size."""
+def _batches(runs: Sequence[Runs]) -> Iterator[list[Runs]]:
+    """Yield single runs, each for one copy, as many as one batch brings."""
+    batch: list[Runs] = []
+    num_bytes = 0
+    for run in cut(runs, COPY_BYTES):
+        if len(batch) == MOST_COPIES - 1 or num_bytes + run.num_bytes > STAGE_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(run)
+        num_bytes += run.num_bytes
+    yield batch
+
+
+def _copies(address: SegmentAddress, batch: Sequence[Runs], stage: Stage) -> Iterator[Copy]:
+    """Yield the witness and the runs, which come to lie one behind the other."""
     yield Copy(address.witness_address, stage.address, WITNESS_BYTES)
-    first, into = address.segment_address + start, stage.address + WITNESS_BYTES
-    for at in range(0, num_bytes, COPY_BYTES):
-        yield Copy(first + at, into + at, min(COPY_BYTES, num_bytes - at))
+    into = stage.address + WITNESS_BYTES
+    for run in batch:
+        yield Copy(address.segment_address + run.offset_bytes, into, run.num_bytes)
+        into += run.num_bytes
 
 
 def _in_thread(call: Callable[[], int]) -> "asyncio.Future[int]":

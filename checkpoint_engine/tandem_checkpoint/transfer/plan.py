@@ -1,72 +1,84 @@
-"""What to read from whom: pure, from what pods offer to the ranges of one fetch."""
+"""What to read from whom: pure, from what pods offer to the extents of one fetch."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tandem_api.weights import Piece
+from tandem_checkpoint.transfer.choice import Need, choose_senders
+from tandem_checkpoint.transfer.extents import Extent, Source, join_small, merge_pieces
+
+__all__ = ["Extent", "Offer", "Route", "Source", "digest_of", "merge_pieces", "plan_routes"]
 
 EXTENT_BYTES = 64 << 20
 """Pieces are read together up to this size: a request is then worth its while, and a failure costs no more."""
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Source:
-    """A pod that gives bytes of its segments."""
-
-    pod: str
-    url: str
-    """Base URL of the engine that holds them."""
-
-    def __str__(self) -> str:
-        return self.pod
+Box = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""Tensor, start and stop: what a piece is of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A source that has all pieces of a generation."""
+    """A source, and what it has of a generation: all of it, or the part that its own ranks hold.
+
+    Pieces of two pods are of the same box or have no byte in common.
+    """
 
     source: Source
     pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """Bytes `start <= i < stop` of the segment: some pieces, whole ones, which have all of its bytes."""
+class Route:
+    """One way to have a whole generation: what to read, each extent from any source that has its very bytes."""
 
-    start: int
-    stop: int
     pieces: tuple[Piece, ...]
+    """Those of the whole generation, also those that the reader has, by place."""
+    extents: tuple[Extent, ...]
+    """What the reader lacks, in the order in which to ask for it: sources in turn."""
 
     @property
-    def num_bytes(self) -> int:
-        return self.stop - self.start
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(sorted({source for extent in self.extents for source in extent.sources}))
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One way to get a whole generation: its sources hold the very same bytes, so each extent may come from any."""
+class _Kind:
+    """Pods that have the very same pieces."""
 
+    pieces: Mapping[Box, Piece]
     sources: tuple[Source, ...]
-    """The one to ask first comes first."""
-    pieces: tuple[Piece, ...]
-    extents: tuple[Extent, ...]
+
+    @property
+    def pods(self) -> frozenset[str]:
+        return frozenset(source.pod for source in self.sources)
 
 
-def plan_routes(offers: Sequence[Offer], reader: str, extent_bytes: int = EXTENT_BYTES) -> tuple[Route, ...]:
-    """Return the ways for the pod `reader` to get a generation, the preferred one first.
+def plan_routes(
+    offers: Sequence[Offer], reader: str, extent_bytes: int = EXTENT_BYTES, peers: Iterable[str] = ()
+) -> tuple[Route, ...]:
+    """Return the ways for the pod `reader` to have a generation, the preferred one first.
 
-    Offers with the same checksums make one route. Those that differ, by the last bit of another pod's arithmetic, make
-    others: a segment is never put together from two of them.
+    A route follows one pod as far as that goes, and other pods where it has nothing; the reader's own pieces stay. Pods
+    with the same checksum are alternatives for a piece. Pods that hold all of the model, and whose last bits differ,
+    make different routes: a segment is never put together from two of them.
+
+    Args: offers: the reader's own among them, where it has a part; peers: other pods that lack everything and read at
+    the same time, as pods with a part do for the rest.
     """
-    ranked = sorted(offers, key=lambda offer: _rank(reader, offer.source))
-    routes: dict[tuple[Piece, ...], list[Source]] = {}
-    for offer in ranked:
-        pieces = tuple(sorted(offer.pieces, key=lambda piece: (piece.offset_bytes, piece.num_bytes)))
-        routes.setdefault(pieces, []).append(offer.source)
-    return tuple(
-        Route(tuple(sources), pieces, merge_pieces(pieces, extent_bytes)) for pieces, sources in routes.items()
-    )
+    ranked = sorted(offers, key=lambda offer: (offer.source.pod != reader, _rank(reader, offer.source)))
+    kinds = _kinds(ranked)
+    own = next((kind for kind in kinds if reader in kind.pods), None)
+    found: dict[tuple[Piece, ...], None] = {}
+    for first in kinds:
+        composed: dict[Box, Piece] = {}
+        for kind in (*([own] if own else []), first, *kinds):
+            for box, piece in kind.pieces.items():
+                composed.setdefault(box, piece)
+        found.setdefault(tuple(sorted(composed.values(), key=_place)))
+    offering = {offer.source.pod for offer in offers}
+    bare = sorted({reader, *peers} - offering)
+    return tuple(Route(pieces, _extents(pieces, kinds, own, bare, reader, extent_bytes)) for pieces in found)
 
 
 def digest_of(pieces: Sequence[Piece]) -> str:
@@ -77,41 +89,70 @@ def digest_of(pieces: Sequence[Piece]) -> str:
     return digest.hexdigest()
 
 
-def merge_pieces(pieces: Sequence[Piece], extent_bytes: int) -> tuple[Extent, ...]:
-    """Return extents that hold each piece that has bytes exactly once, and no byte besides.
+def _kinds(offers: Sequence[Offer]) -> tuple[_Kind, ...]:
+    by_pieces: dict[tuple[Piece, ...], list[Source]] = {}
+    for offer in offers:
+        by_pieces.setdefault(tuple(sorted(offer.pieces, key=_place)), []).append(offer.source)
+    return tuple(
+        _Kind({_box(piece): piece for piece in pieces}, tuple(sources)) for pieces, sources in by_pieces.items()
+    )
 
-    Args: pieces: by offset, without a byte in common. The runs of some may lie between those of others, and together
-    they leave no gap. Returns: by offset; longer than `extent_bytes` only for one piece, or some that lie so, alone.
+
+def _extents(
+    pieces: Sequence[Piece],
+    kinds: Sequence[_Kind],
+    own: _Kind | None,
+    bare: Sequence[str],
+    reader: str,
+    extent_bytes: int,
+) -> tuple[Extent, ...]:
+    """Return what `reader` reads of these pieces; `bare`: readers that have none of them."""
+    holding = [[kind for kind in kinds if kind.pieces.get(_box(piece)) == piece] for piece in pieces]
+    lacking = [[kind for kind in kinds if _box(piece) not in kind.pieces] for piece in pieces]
+    if own is not None and not any(own in kinds for kinds in lacking):
+        return ()
+    needs = [
+        Need(piece.num_bytes, _pods(holders), (*_pods(readers), *bare))
+        for piece, holders, readers in zip(pieces, holding, lacking, strict=True)
+    ]
+    wanted = {at: need for at, need in enumerate(needs) if need.num_bytes}
+    senders = choose_senders(list(wanted.values()), reader)
+    places = list(wanted)
+    groups: dict[tuple[Source, ...], list[Piece]] = {}
+    for number, sender in senders.items():
+        at = places[number]
+        sources = sorted(
+            (source for kind in holding[at] for source in kind.sources),
+            key=lambda source: (source.pod != sender, _rank(reader, source)),
+        )
+        groups.setdefault(tuple(sources), []).append(pieces[at])
+    in_turn = sorted(groups, key=lambda sources: (sources[0].pod < reader, sources))
+    rows = ((sources, merge_pieces(sorted(groups[sources], key=_place), extent_bytes)) for sources in in_turn)
+    return tuple(_in_turn([list(join_small(merged, extent_bytes, sources)) for sources, merged in rows]))
+
+
+def _in_turn(rows: Sequence[Sequence[Extent]]) -> Iterator[Extent]:
+    """Yield the extents of all rows, each row as often as it has some, so that all sources give all the time.
+
+    The first row is that of the pod behind the reader: so readers do not all begin with the same one.
     """
-    groups: list[_Group] = []
-    for piece in pieces:
-        if piece.num_bytes == 0:
-            continue
-        if groups and piece.offset_bytes < groups[-1].stop:
-            groups[-1].add(piece)
-        else:
-            groups.append(_Group(piece.offset_bytes, piece.stop_bytes, [piece]))
-    merged: list[_Group] = []
-    for group in groups:
-        if merged and group.start == merged[-1].stop and group.stop - merged[-1].start <= extent_bytes:
-            merged[-1].stop = group.stop
-            merged[-1].pieces += group.pieces
-        else:
-            merged.append(group)
-    return tuple(Extent(group.start, group.stop, tuple(group.pieces)) for group in merged)
+    turns = [
+        ((turn + 0.5) / len(row), number, extent) for number, row in enumerate(rows) for turn, extent in enumerate(row)
+    ]
+    for _, _, extent in sorted(turns, key=lambda turn: turn[:2]):
+        yield extent
 
 
-@dataclass(slots=True)
-class _Group:
-    """Pieces that are read together."""
+def _pods(kinds: Iterable[_Kind]) -> tuple[str, ...]:
+    return tuple(sorted(pod for kind in kinds for pod in kind.pods))
 
-    start: int
-    stop: int
-    pieces: list[Piece]
 
-    def add(self, piece: Piece) -> None:
-        self.pieces.append(piece)
-        self.stop = max(self.stop, piece.stop_bytes)
+def _box(piece: Piece) -> Box:
+    return piece.tensor, piece.start, piece.stop
+
+
+def _place(piece: Piece) -> tuple[int, int]:
+    return piece.offset_bytes, piece.num_bytes
 
 
 def _rank(reader: str, source: Source) -> bytes:

@@ -1,8 +1,10 @@
 """The seam to what moves the bytes: plain HTTP here, one-sided reads where there is hardware for them."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from tandem_checkpoint.transfer.plan import Source
+from tandem_checkpoint.transfer.extents import Source
+from tandem_checkpoint.transfer.runs import Runs
 
 
 class SourceFailed(Exception):  # noqa: N818 - what has happened, not whose mistake it is
@@ -14,10 +16,10 @@ class SourceBusy(SourceFailed):
 
 
 class SegmentReader(Protocol):
-    """Reads ranges of the segments of other pods. The caller sets the deadline and compares the checksums."""
+    """Reads bytes of the segments of other pods. The caller sets the deadline and compares the checksums."""
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
-        """Fill `into` with the bytes of a generation's segment from `start` on. Errors: SourceFailed, SourceBusy.
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
+        """Fill `into` with runs of a generation's segment, one behind the other. Errors: SourceFailed, SourceBusy.
 
         Once the call has ended, or was cancelled, nothing more is written.
         """

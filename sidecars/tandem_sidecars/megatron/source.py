@@ -10,20 +10,24 @@ from typing import Protocol
 
 import torch
 
-from tandem_api.weights import Piece
+from tandem_api.weights import Piece, TensorInfo
+from tandem_checkpoint.architectures import block_scales as names
+from tandem_checkpoint.architectures.block_scales import SCALES
 from tandem_checkpoint.architectures.config import PolicyFolderError
 from tandem_checkpoint.disk.index import FolderIndex, read_index
 from tandem_checkpoint.disk.memory_box import MemoryBox
 from tandem_checkpoint.disk.policy_check import READABLE
 from tandem_checkpoint.disk.reading import FolderReader
+from tandem_checkpoint.layouts.scales import scale_region
+from tandem_checkpoint.layouts.shares import regions_of
 from tandem_checkpoint.layouts.strip import LocalParameter, Strip
 from tandem_checkpoint.process.commands import FolderSource, SegmentSource, WeightSource
 from tandem_checkpoint.segments.layout import SegmentLayout
-from tandem_checkpoint.segments.manifest import BrokenSegment, manifest_of_pieces, verify
+from tandem_checkpoint.segments.manifest import Box, BrokenSegment, check_part, verify
 from tandem_checkpoint.segments.store import SegmentError, map_for_reading
-from tandem_sidecars.megatron import block_scales
+from tandem_sidecars import block_scales
+from tandem_sidecars.block_scales import FORMAT, WHOLE_BLOCKS
 from tandem_sidecars.megatron.arrays import array_of
-from tandem_sidecars.megatron.block_scales import FORMAT, SCALES
 from tandem_sidecars.megatron.weights import Tensors, check_names, cleared, fill
 
 SOURCE_ERRORS = (PolicyFolderError, BrokenSegment, SegmentError)
@@ -59,23 +63,37 @@ class FolderContent:
     def __init__(self, path: Path, layout: SegmentLayout, local: Sequence[LocalParameter]) -> None:
         self._index = read_index(path)
         self._local = local
+        self._block = (layout.block_scales or WHOLE_BLOCKS).block
         for info in layout.tensors:
-            shape, dtype = self._index[info.name].shape, self._index[info.name].dtype
-            has_scales = info.name + SCALES in self._index.tensors and getattr(torch, dtype) is FORMAT
-            if dtype not in READABLE and not has_scales:
-                raise PolicyFolderError(f"{path}: {info.name} is {dtype}; convert it to bfloat16, scales multiplied in")
-            if shape != info.shape:
-                raise PolicyFolderError(
-                    f"{path}: {info.name} is {shape}, the policy's config.json says {info.shape}; use a checkpoint "
-                    "of this policy"
-                )
+            self._check(info)
+
+    def _check(self, info: TensorInfo) -> None:
+        """Raise PolicyFolderError where a tensor cannot be read; what is served in FP8 may be here in plain numbers."""
+        is_scales, path = info.name.endswith(SCALES), self._index.folder
+        if is_scales and self._index[info.name.removesuffix(SCALES)].dtype != names.FORMAT:
+            return
+        stored = self._index[info.name]
+        formats: tuple[str, ...] = (names.SCALE_FORMAT,) if is_scales else READABLE
+        if info.dtype == names.FORMAT and info.name + SCALES in self._index.tensors:
+            formats = (*READABLE, names.FORMAT)
+        if stored.dtype not in formats:
+            raise PolicyFolderError(
+                f"{path}: {info.name} is {stored.dtype}; convert it to bfloat16, scales multiplied in"
+            )
+        if stored.shape != info.shape:
+            raise PolicyFolderError(
+                f"{path}: {info.name} is {stored.shape}, the policy's config.json says {info.shape}; use a checkpoint "
+                "of this policy"
+            )
 
     def fill(self, parameters: Tensors) -> None:
         """Read every strip into its place, or beside it where formats or devices differ."""
         check_names(parameters, self._local)
         with FolderReader(self._index) as reader:
             for batch in _batches(self._local, self._index):
-                reads = [_Read(self._index, cleared(parameters[item.name], item), item.strips) for item in batch]
+                reads = [
+                    _Read(self._index, cleared(parameters[item.name], item), item.strips, self._block) for item in batch
+                ]
                 reader.read(box for read in reads for box in read.boxes())
                 for read in reads:
                     read.finish()
@@ -84,8 +102,11 @@ class FolderContent:
 class _Read:
     """The strips of one parameter on their way from a folder; with a matrix in FP8 come the scales of its blocks."""
 
-    def __init__(self, index: FolderIndex, parameter: torch.Tensor, strips: Sequence[Strip]) -> None:
+    def __init__(
+        self, index: FolderIndex, parameter: torch.Tensor, strips: Sequence[Strip], block: tuple[int, int]
+    ) -> None:
         self._strips = strips
+        self._block = block
         self._targets = [parameter[strip.in_parameter] for strip in strips]
         self._memory = [
             _memory_for(target, getattr(torch, index[strip.tensor].dtype))
@@ -105,7 +126,8 @@ class _Read:
         """Copy what was read beside its place."""
         for strip, target, memory in zip(self._strips, self._targets, self._memory, strict=True):
             if strip.tensor in self._scales:
-                target.copy_(block_scales.dequantise(memory, self._scales[strip.tensor], strip.tensor_start))
+                scales = self._scales[strip.tensor]
+                target.copy_(block_scales.dequantise(memory, scales, strip.tensor_start, self._block))
             elif memory is not target:
                 target.copy_(memory)
 
@@ -116,12 +138,14 @@ class SegmentContent:
     def __init__(
         self, path: Path, pieces: tuple[Piece, ...], layout: SegmentLayout, local: Sequence[LocalParameter]
     ) -> None:
-        manifest_of_pieces(layout, 0, pieces, str(path))
+        check_part(layout, pieces, _boxes(layout, local))
         mapped = map_for_reading(path)
         if len(mapped) < max(piece.stop_bytes for piece in pieces):
             raise BrokenSegment(f"{path} has {len(mapped)} bytes, fewer than its pieces need; was the volume emptied?")
         self._local = local
+        self._block = (layout.block_scales or WHOLE_BLOCKS).block
         needed = {strip.tensor for item in local for strip in item.strips}
+        needed |= {name + SCALES for name in needed}
         verify(mapped, [piece for piece in pieces if piece.tensor in needed])
         segment = torch.frombuffer(mapped, dtype=torch.uint8)
         self._tensors = {
@@ -134,8 +158,21 @@ class SegmentContent:
         }
 
     def fill(self, parameters: Tensors) -> None:
-        """Copy every strip."""
-        fill(parameters, self._local, self._tensors)
+        """Copy every strip, in plain numbers."""
+        fill(parameters, self._local, self._box)
+
+    def _box(self, strip: Strip) -> torch.Tensor:
+        box, scales = self._tensors[strip.tensor][strip.in_tensor], self._tensors.get(strip.tensor + SCALES)
+        return box if scales is None else block_scales.dequantise(box, scales, strip.tensor_start, self._block)
+
+
+def _boxes(layout: SegmentLayout, local: Sequence[LocalParameter]) -> Iterator[Box]:
+    """Yield the boxes that a rank reads of a segment: of matrices in FP8 those of their scales too."""
+    quantised = {info.name for info in layout.tensors if info.dtype == names.FORMAT}
+    for region in regions_of(local):
+        yield region.corners
+        if layout.block_scales is not None and region.tensor in quantised:
+            yield scale_region(region, layout.block_scales).corners
 
 
 def _memory_for(target: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -22,8 +22,9 @@ from tandem_api.engine import Sample, StepMetrics
 from tandem_api.job.recipe import ObjectiveSpec
 from tandem_checkpoint.process.commands import Refused, Train, Trained
 from tandem_sidecars.megatron.batches import MicroBatch, idle_micro_batch, make_micro_batches
-from tandem_sidecars.megatron.objective import mirror_descent_loss
-from tandem_sidecars.megatron.offload import reset
+from tandem_sidecars.megatron.objective import Likelihoods, StepSize, policy_loss
+from tandem_sidecars.megatron.optimizer_memory import OptimizerMemory
+from tandem_sidecars.megatron.optimizer_state import LOAD_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,13 @@ class PassRule:
 
 @dataclass(frozen=True, slots=True)
 class Referenced:
-    """A micro-batch with the log-probability of each of its responses under the reference policy.
+    """A micro-batch with the log-probabilities of its tokens under the reference policy.
 
-    reference_B: float [B]; on stages before the last one 0.
+    reference_BS: float [B, S]; on stages before the last one 0.
     """
 
     batch: MicroBatch
-    reference_B: torch.Tensor  # noqa: N815 - shape letters
+    reference_BS: torch.Tensor  # noqa: N815 - shape letters
 
 
 Finish = Callable[[Any, torch.Tensor], tuple[torch.Tensor, Any]]
@@ -67,12 +68,19 @@ class Trainer:
         self._optimizer = optimizer
         self._rule = rule
         self._device = device
+        is_kept = not rule.objective.reset_optimizer
+        self.memory = OptimizerMemory(self._chunks, optimizer, device, is_kept=is_kept)
         self._config.finalize_model_grads_func = finalize_model_grads
 
     def train(self, command: Train) -> Trained | Refused:
         """Compare with the server, then take the steps; refuse, with nothing changed, when the two disagree."""
-        if self._rule.objective.reset_optimizer:
-            reset(self._optimizer)
+        try:
+            self.memory.begin()
+        except LOAD_ERRORS as error:
+            return Refused(
+                reason=f"the optimizer's state cannot be loaded ({error}); remove the checkpoint's folder `optimizer` "
+                "to begin without moments"
+            )
         steps = [self._reference(samples) for samples in command.steps]
         difference = self._largest(max((gap for _, gap in steps), default=0.0))
         if not difference <= command.max_logprob_difference:
@@ -81,13 +89,16 @@ class Trainer:
                 f"{command.max_logprob_difference:.3g}): the server does not hold the trainer's weights; nothing was "
                 "trained. Look for a broken hand-over, or raise spec.switch.maxLogprobDifference"
             )
-        metrics, kl = [], 0.0
+        metrics, kl, num_logprobs = [], 0.0, 0
         for (step, _), num_samples in zip(steps, command.samples_per_step, strict=True):
-            step_metrics, kl = self._step(step, num_samples)
+            num_loss_tokens = self._num_loss_tokens(step)
+            step_metrics, kl = self._step(step, StepSize(num_samples, num_loss_tokens))
             metrics.append(step_metrics)
+            num_logprobs += num_loss_tokens
         num_tokens = sum(item.batch.num_tokens for step, _ in steps for item in step)
         return Trained(
             max_abs_logprob_difference=difference,
+            num_logprobs=num_logprobs,
             kl=kl,
             steps=tuple(metrics),
             num_tokens=int(self._total(float(num_tokens) if self._is_last else 0.0)),
@@ -95,11 +106,11 @@ class Trainer:
 
     def forget(self) -> None:
         """Drop the optimizer's moments: the next iteration starts without them anyway."""
-        reset(self._optimizer)
+        self.memory.forget()
 
     def restart(self) -> None:
         """Go on from the model's weights as they are now: no moments, main parameters rounded from nothing but them."""
-        reset(self._optimizer)
+        self.memory.forget()
         self._optimizer.reload_model_params()
 
     def _reference(self, samples: Sequence[Sample]) -> tuple[list[Referenced], float]:
@@ -107,13 +118,9 @@ class Trainer:
         batches = self._micro_batches(samples)
         outputs = self._run(batches, forward_only=True, finish=_keep)
         if not self._is_last:
-            return [Referenced(batch, torch.zeros_like(batch.advantage_B)) for batch in batches], 0.0
-        gaps = [_gap(batch, logprob_BS) for batch, logprob_BS in zip(batches, outputs, strict=True)]
-        references = [
-            Referenced(batch, (logprob_BS * batch.mask_BS).sum(1))
-            for batch, logprob_BS in zip(batches, outputs, strict=True)
-        ]
-        return references, max(gaps)
+            return [Referenced(batch, torch.zeros_like(batch.mask_BS)) for batch in batches], 0.0
+        references = [Referenced(batch, logprob_BS) for batch, logprob_BS in zip(batches, outputs, strict=True)]
+        return references, max(_gap(item) for item in references)
 
     def _micro_batches(self, samples: Sequence[Sample]) -> list[MicroBatch]:
         """Return a step's micro-batches, with idle ones where ranks that work together have more, or chunks want more.
@@ -134,22 +141,28 @@ class Trainer:
         num_rows, width = batches[0].token_ids_BS.shape if batches and is_virtual else (1, multiple)
         return batches + [idle_micro_batch(self._device, (num_rows, width)) for _ in range(wanted - len(batches))]
 
-    def _step(self, step: Sequence[Referenced], num_samples: int) -> tuple[StepMetrics, float]:
+    def _step(self, step: Sequence[Referenced], size: StepSize) -> tuple[StepMetrics, float]:
         """Take one optimizer step; return its metrics and how far the policy has moved on its samples."""
         for chunk in self._chunks:
             chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
         finish = partial(
             _surrogate,
-            tau=self._rule.objective.tau,
-            num_samples=num_samples,
+            objective=self._rule.objective,
+            size=size,
             scale=len(step) * parallel_state.get_data_parallel_world_size(),
         )
         outputs = self._run(step, forward_only=False, finish=finish)
         _, gradient_norm, _ = self._optimizer.step()
+        self.memory.count_step()
         loss = self._total(sum(float(output[0]) for output in outputs))
         moved = self._total(sum(float(output[1]) for output in outputs))
-        return StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0)), moved / max(1, num_samples)
+        return StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0)), moved / max(1, size.num_samples)
+
+    def _num_loss_tokens(self, step: Sequence[Referenced]) -> int:
+        """Return the tokens in a step's loss over all ranks of the job."""
+        own = sum(float(item.batch.mask_BS.sum()) for item in step)
+        return int(self._total(own if self._is_last else 0.0))
 
     def _run(self, items: Sequence[MicroBatch | Referenced], forward_only: bool, finish: Finish) -> list[Any]:
         """Pass all items through Megatron's schedule; return what `finish` kept of each."""
@@ -228,20 +241,22 @@ def _keep(item: MicroBatch, logprob_BS: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _surrogate(
-    item: Referenced, logprob_BS: torch.Tensor, tau: float, num_samples: int, scale: int
+    item: Referenced, logprob_BS: torch.Tensor, objective: ObjectiveSpec, size: StepSize, scale: int
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Return the loss of one micro-batch, times what Megatron divides by: micro-batches and data-parallel ranks."""
     batch = item.batch
-    logprob_B = (logprob_BS * batch.mask_BS).sum(1)
-    loss = mirror_descent_loss(logprob_B, item.reference_B, batch.advantage_B, tau, num_samples)
-    moved = (item.reference_B - logprob_B.detach()).sum()
+    likelihoods = Likelihoods(logprob_BS, item.reference_BS, batch.sampled_BS, batch.mask_BS)
+    loss = policy_loss(objective, likelihoods, batch.advantage_B, size)
+    moved = ((item.reference_BS - logprob_BS.detach()) * batch.mask_BS).sum()
     return loss * scale, (loss.detach(), moved)
 
 
-def _gap(batch: MicroBatch, logprob_BS: torch.Tensor) -> float:
-    """Return the largest distance between the server's and the trainer's log-probability of a sampled token.
+def _gap(item: Referenced) -> float:
+    """Return the largest distance between the server's and the trainer's log-probability of a token that the current
+    generation sampled.
 
     A NaN on either side is the largest of all distances.
     """
-    gap_BS = ((logprob_BS - batch.sampled_BS) * batch.mask_BS).abs()
+    batch = item.batch
+    gap_BS = ((item.reference_BS - batch.sampled_BS) * batch.current_BS).abs()
     return float(torch.nan_to_num(gap_BS, nan=float("inf")).max())

@@ -1,23 +1,23 @@
 """Weights between Hugging Face tensors and a rank's parameters, strip by strip."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
 from tandem_checkpoint.layouts.shares import Region
-from tandem_checkpoint.layouts.strip import LocalParameter
+from tandem_checkpoint.layouts.strip import LocalParameter, Strip
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-def fill(parameters: Tensors, local: Sequence[LocalParameter], tensors: Tensors) -> None:
-    """Copy Hugging Face tensors into a rank's parameters; rows that only pad become zero."""
+def fill(parameters: Tensors, local: Sequence[LocalParameter], box: Callable[[Strip], torch.Tensor]) -> None:
+    """Copy boxes of Hugging Face tensors into a rank's parameters; rows that only pad become zero."""
     check_names(parameters, local)
     with torch.no_grad():
         for item in local:
             target = cleared(parameters[item.name], item)
             for strip in item.strips:
-                target[strip.in_parameter].copy_(tensors[strip.tensor][strip.in_tensor])
+                target[strip.in_parameter].copy_(box(strip))
 
 
 def check_names(parameters: Tensors, local: Iterable[LocalParameter]) -> None:

@@ -13,6 +13,8 @@ from tandem_checkpoint.process.commands import (
     Build,
     Export,
     Exported,
+    Fingerprint,
+    Fingerprinted,
     Load,
     Loaded,
     Meet,
@@ -25,6 +27,7 @@ from tandem_checkpoint.process.commands import (
     Reload,
     Save,
     Saved,
+    SaveOptimizer,
     Train,
     Trained,
 )
@@ -52,13 +55,15 @@ def _answer(command: RankCommand, num_steps: int) -> RankAnswer:
         case Load():
             return Loaded(device_bytes=0)
         case Export():
-            piece = Piece(tensor="steps", start=(0,), stop=(1,), offset_bytes=0, num_bytes=0, crc32=num_steps)
+            piece = Piece(tensor="steps", start=(0,), stop=(1,), offset_bytes=0, num_bytes=0, xxh3=num_steps)
             return Exported(pieces=(piece,))
+        case Fingerprint():
+            return Fingerprinted(boxes=())
         case Offload() | Reload():
             return Moved(device_bytes=0)
         case Train():
             return Trained(max_abs_logprob_difference=0.0, kl=0.0, steps=(STEP,) * len(command.steps), num_tokens=0)
-        case Save():
+        case Save() | SaveOptimizer():
             return Saved(num_bytes=0)
         case _:
             assert_never(command)

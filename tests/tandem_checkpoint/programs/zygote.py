@@ -20,7 +20,9 @@ from tandem_checkpoint.process.commands import (
     SERVER_COMMAND,
     Abort,
     Bind,
+    Examine,
     Exited,
+    Fingerprinted,
     Fork,
     Forked,
     Go,
@@ -118,6 +120,8 @@ def _obey(command: ServerCommand, channel: ChildChannel, manner: str) -> None:
         case Bind():
             _step(channel, "loaded")
             _step(channel, "listening")
+        case Examine():
+            channel.send(Fingerprinted(boxes=()).model_dump_json())
         case Abort() if manner == "deaf":
             time.sleep(60)
         case Abort():

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tandem_checkpoint.transfer.mooncake import MOST_COPIES, Copy, TransferEngin
 from tandem_checkpoint.transfer.one_sided import MooncakeReader
 from tandem_checkpoint.transfer.plan import Offer, Source, plan_routes
 from tandem_checkpoint.transfer.reader import SegmentReader, SourceFailed
+from tandem_checkpoint.transfer.runs import Runs
 from tests.tandem_checkpoint.etcd_process import free_address
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_checkpoint.transfer.pods import (
@@ -35,6 +36,8 @@ from tests.tandem_checkpoint.transfer.pods import (
     exporting_pod,
     mooncake_session,
 )
+
+pytestmark = pytest.mark.usefixtures("own_network")
 
 SOON = 20.0
 READER = "job-rollout-0"
@@ -215,7 +218,7 @@ async def test_memory_that_is_another_engines_now_gives_nothing(good: Pod, plain
     into = bytearray(64)
 
     with pytest.raises(SourceFailed, match=r"the address 127\.0\.0\.1:\d+ is an earlier engine's"):
-        await reader.read(good.source, GENERATION, 0, memoryview(into))
+        await reader.read(good.source, GENERATION, [Runs(0, 64)], memoryview(into))
 
     assert into == bytes(64)
 
@@ -244,7 +247,7 @@ async def test_bytes_that_come_after_their_deadline_go_nowhere(
     into = bytearray(64)
 
     with pytest.raises(SourceFailed, match=r"took more than 0\.1 s for a batch of 64 bytes"):
-        await reader.read(good.source, GENERATION, 0, memoryview(into))
+        await reader.read(good.source, GENERATION, [Runs(0, 64)], memoryview(into))
 
     async with asyncio.timeout(SOON):
         await late.wait()
@@ -306,11 +309,11 @@ class ActsAfter:
     num_reads: int
     act: Callable[[], None]
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
         self.num_reads -= 1
         if self.num_reads == 0:
             self.act()
-        await self.reader.read(source, generation, start, into)
+        await self.reader.read(source, generation, runs, into)
 
 
 class Remembering(HttpReader):
@@ -322,8 +325,8 @@ class Remembering(HttpReader):
     async def address(self, source: Source, generation: int) -> SegmentAddress | None:
         return self._remembered if source == self._source else await self._plain.address(source, generation)
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
-        await self._plain.read(source, generation, start, into)
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
+        await self._plain.read(source, generation, runs, into)
 
 
 @dataclass(slots=True)

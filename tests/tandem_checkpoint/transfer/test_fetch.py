@@ -1,8 +1,8 @@
 """A generation fetched from other pods: whole, checked, and from another source whatever a source does."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from tandem_checkpoint.transfer.mooncake import Session
 from tandem_checkpoint.transfer.one_sided import MooncakeReader
 from tandem_checkpoint.transfer.plan import Offer, Route, Source, plan_routes
 from tandem_checkpoint.transfer.reader import SegmentReader, SourceBusy, SourceFailed
+from tandem_checkpoint.transfer.runs import Runs
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_checkpoint.transfer.pods import (
     GENERATION,
@@ -27,6 +28,8 @@ from tests.tandem_checkpoint.transfer.pods import (
     mooncake_session,
     spoil,
 )
+
+pytestmark = pytest.mark.usefixtures("own_network")
 
 SOON = 10.0
 READER = "job-rollout-0"
@@ -94,7 +97,12 @@ def target(tmp_path: Path, reader: SegmentReader) -> Target:
 def route(pod: Pod, *others: Source, extent_bytes: int = 4096) -> Route:
     """Return the route over sources with the pod's pieces, the others asked first."""
     (planned,) = plan_routes([pod.offer], READER, extent_bytes)
-    return Route((*others, pod.source), planned.pieces, planned.extents)
+    return asking(planned, *others, pod.source)
+
+
+def asking(route: Route, *sources: Source) -> Route:
+    """Return a route of the same extents over other sources."""
+    return Route(route.pieces, tuple(replace(extent, sources=sources) for extent in route.extents))
 
 
 async def test_a_fetched_segment_is_the_sources_byte_by_byte(first: Pod, target: Target) -> None:
@@ -196,8 +204,7 @@ async def test_where_every_source_is_bad_the_error_names_pieces_sources_and_caus
 
 async def test_a_missed_deadline_names_what_is_missing(first: Pod, target: Target) -> None:
     async with broken_pod("job-hybrid-9", b"", hangs=True) as slow:
-        planned = route(first)
-        only = Route((slow,), planned.pieces, planned.extents)
+        only = asking(route(first), slow)
         with pytest.raises(
             FetchFailed, match=r"generation 3: model\..* and \d+ more could not be fetched within 0.2 s"
         ):
@@ -218,7 +225,7 @@ async def test_a_segment_is_never_put_together_from_pods_with_other_checksums(
 ) -> None:
     async with exporting_pod(tmp_path, "job-hybrid-1", seed=2, session=lending) as other:
         routes = plan_routes([Offer(first.source, first.shard.pieces), other.offer], READER, 4096)
-        preferred = first if routes[0].sources == (first.source,) else other
+        preferred = first if first.source in routes[0].sources else other
         rest = other if preferred is first else first
         spoil(preferred.folder, LAYOUT.parameters[-1].offset_bytes)
 
@@ -269,10 +276,10 @@ class DyingAfter:
     pod: Pod
     num_reads: int
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
         if source == self.pod.source and self.num_reads <= 0:
             await self.pod.die()
-        await self.reader.read(source, generation, start, into)
+        await self.reader.read(source, generation, runs, into)
         self.num_reads -= 1
 
 
@@ -281,13 +288,13 @@ class Flaky:
     """A reader whose first read of each range fails."""
 
     reader: SegmentReader
-    seen: set[int] = field(default_factory=set)
+    seen: set[tuple[Runs, ...]] = field(default_factory=set)
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
-        if start not in self.seen:
-            self.seen.add(start)
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
+        if tuple(runs) not in self.seen:
+            self.seen.add(tuple(runs))
             raise SourceFailed("reset by peer")
-        await self.reader.read(source, generation, start, into)
+        await self.reader.read(source, generation, runs, into)
 
 
 @dataclass(slots=True)
@@ -298,10 +305,10 @@ class Counting:
     now: Counter[str] = field(default_factory=Counter)
     most: dict[str, int] = field(default_factory=dict)
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
         self.now[source.pod] += 1
         self.most[source.pod] = max(self.now[source.pod], self.most.get(source.pod, 0))
-        await self.reader.read(source, generation, start, into)
+        await self.reader.read(source, generation, runs, into)
         self.now[source.pod] -= 1
 
 
@@ -312,8 +319,8 @@ class Busy:
     reader: SegmentReader
     num_refusals: int
 
-    async def read(self, source: Source, generation: int, start: int, into: memoryview) -> None:
+    async def read(self, source: Source, generation: int, runs: Sequence[Runs], into: memoryview) -> None:
         self.num_refusals -= 1
         if self.num_refusals >= 0:
             raise SourceBusy("8 ranges are being sent now")
-        await self.reader.read(source, generation, start, into)
+        await self.reader.read(source, generation, runs, into)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem_api.weights import Piece
-from tandem_checkpoint.transfer.plan import Offer, Source, merge_pieces, plan_routes
+from tandem_checkpoint.transfer.plan import Offer, Route, Source, merge_pieces, plan_routes
 
 SOURCES = tuple(Source(f"job-hybrid-{number}", f"http://10.0.0.{number}:8701") for number in range(8))
 
@@ -22,12 +22,12 @@ def piece_rows(draw: st.DrawFn) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def piece(name: str, offset: int, size: int, crc32: int = 5) -> Piece:
-    return Piece(tensor=name, start=(0,), stop=(size,), offset_bytes=offset, num_bytes=size, crc32=crc32)
+def piece(name: str, offset: int, size: int, xxh3: int = 5) -> Piece:
+    return Piece(tensor=name, start=(0,), stop=(size,), offset_bytes=offset, num_bytes=size, xxh3=xxh3)
 
 
 PIECES = (piece("a", 0, 8), piece("b", 8, 8), piece("c", 32, 8))
-OTHER = (*PIECES[:2], piece("c", 32, 8, crc32=6))
+OTHER = (*PIECES[:2], piece("c", 32, 8, xxh3=6))
 
 
 @given(piece_rows(), st.integers(1, 100))
@@ -67,20 +67,29 @@ def test_a_route_names_every_source_once(sources: set[Source], reader: str) -> N
     assert sorted(route.sources) == sorted(sources)
 
 
-@given(st.permutations(SOURCES), st.sampled_from(SOURCES))
-def test_a_reader_keeps_its_order_of_sources_when_one_goes(sources: list[Source], gone: Source) -> None:
-    (every,) = plan_routes([Offer(source, PIECES) for source in sources], "job-rollout-0")
-    (fewer,) = plan_routes([Offer(source, PIECES) for source in sources if source != gone], "job-rollout-0")
+def test_readers_that_read_at_the_same_time_are_spread_over_the_sources() -> None:
+    readers = [f"job-rollout-{number}" for number in range(8)]
+    offers = [Offer(source, PIECES[:1]) for source in SOURCES]
 
-    assert fewer.sources == tuple(source for source in every.sources if source != gone)
+    first = [plan_routes(offers, reader, peers=readers)[0].extents[0].sources[0] for reader in readers]
+
+    assert sorted(first) == sorted(SOURCES)
 
 
-def test_readers_spread_over_the_sources() -> None:
-    offers = [Offer(source, PIECES) for source in SOURCES]
+def test_readers_with_a_part_each_begin_with_another_source() -> None:
+    pieces = tuple(piece(f"tensor.{number}", 8 * number, 8) for number in range(len(SOURCES)))
+    offers = [Offer(source, (part,)) for source, part in zip(SOURCES, pieces, strict=True)]
 
-    first = {plan_routes(offers, f"job-rollout-{number}")[0].sources[0] for number in range(64)}
+    first = [plan_routes(offers, source.pod, 1)[0].extents[0].sources[0] for source in SOURCES]
 
-    assert first == set(SOURCES)
+    assert first == [*SOURCES[1:], SOURCES[0]]
+
+
+@given(st.permutations(SOURCES))
+def test_the_order_of_offers_makes_no_difference(sources: list[Source]) -> None:
+    offers = [Offer(source, PIECES) for source in sources]
+
+    assert plan_routes(offers, "job-rollout-0") == plan_routes(sorted(offers, key=str), "job-rollout-0")
 
 
 def test_the_order_in_which_ranks_registered_makes_no_difference() -> None:
@@ -94,11 +103,18 @@ def test_sources_with_other_checksums_make_another_route() -> None:
 
     routes = plan_routes(offers, "job-rollout-0")
 
-    assert {frozenset(route.sources) for route in routes} == {
+    assert {route.pieces for route in routes} == {PIECES, OTHER}
+    assert {sources_of(route, "a") for route in routes} == {frozenset(SOURCES[:3])}
+    assert {sources_of(route, "c") for route in routes} == {
         frozenset((SOURCES[0], SOURCES[2])),
         frozenset(SOURCES[1:2]),
     }
-    assert {route.pieces for route in routes} == {PIECES, OTHER}
+
+
+def sources_of(route: Route, tensor: str) -> frozenset[Source]:
+    """Return who is asked for a tensor, whoever comes first."""
+    [sources] = [extent.sources for extent in route.extents if any(piece.tensor == tensor for piece in extent.pieces)]
+    return frozenset(sources)
 
 
 def test_without_offers_there_is_no_route() -> None:

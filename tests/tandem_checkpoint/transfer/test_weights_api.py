@@ -215,8 +215,8 @@ def mismatch(pod: Pod, piece: Piece) -> PieceMismatch:
         stop=piece.stop,
         offset_bytes=piece.offset_bytes,
         num_bytes=piece.num_bytes,
-        registered_crc32=piece.crc32,
-        found_crc32=checksum(content(pod.folder)[piece.offset_bytes : stop]),
+        registered_xxh3=piece.xxh3,
+        found_xxh3=checksum(content(pod.folder)[piece.offset_bytes : stop]),
     )
 
 

@@ -3,16 +3,24 @@
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 
-from tandem_api.engine import ENGINE_PORT_TRAIN, SaveRequest, SaveResponse, TrainRequest, TrainResponse
-from tandem_checkpoint.http.capabilities import Capabilities, NotOffered, Trainer
+from tandem_api.engine import (
+    ENGINE_PORT_TRAIN,
+    CheckpointRequest,
+    SaveRequest,
+    SaveResponse,
+    TrainRequest,
+    TrainResponse,
+)
+from tandem_checkpoint.http.capabilities import Capabilities, Conflict, NotOffered, Trainer
 from tandem_checkpoint.http.problems import refusals
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.ranks import CommandRefused
+from tandem_checkpoint.switch.checkpointing import NotSaved
 from tandem_checkpoint.switch.train import WrongPhase
 
 
 def routes(offered: Capabilities) -> APIRouter:
-    """Return /v1/train and /v1/save."""
+    """Return /v1/train, /v1/save and /v1/checkpoints."""
     router = APIRouter(prefix="/v1", tags=["training"])
     common = (NotOffered, WrongPhase, RequestValidationError, ChildGone)
 
@@ -26,6 +34,12 @@ def routes(offered: Capabilities) -> APIRouter:
     async def save(request: SaveRequest) -> SaveResponse:
         """Write the current weights as a Hugging Face folder, in whatever phase."""
         return await _trainer(offered).save(request)
+
+    @router.post("/checkpoints", responses=refusals(*common, Conflict, TimeoutError, NotSaved))
+    async def checkpoint(request: CheckpointRequest) -> SaveResponse:
+        """Take a step of a checkpoint: the policy, and the optimizer's state where that is kept. Begin is answered once
+        nothing that comes later can change what is written."""
+        return await _trainer(offered).checkpoint(request)
 
     return router
 

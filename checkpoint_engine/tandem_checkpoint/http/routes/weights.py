@@ -1,6 +1,7 @@
 """The weights in this pod's segments: list, publish, fetch, verify, and the bytes themselves."""
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path
@@ -14,20 +15,24 @@ from tandem_api.engine import (
     HeldWeights,
     PublishedWeights,
     SegmentAddress,
+    SegmentRuns,
     VerifiedWeights,
+    WeightFingerprints,
     WeightsList,
     WeightsSummary,
 )
 from tandem_checkpoint.http.capabilities import Capabilities, Conflict, NotOffered, WeightStore
 from tandem_checkpoint.http.problems import Responses, refusals
 from tandem_checkpoint.process.child import ChildGone
+from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.registry.errors import Fenced, RegistryError
 from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.train import WrongPhase
-from tandem_checkpoint.transfer.byte_range import BadRange, parse_range
-from tandem_checkpoint.transfer.exports import AllStreamsTaken, Held, NotHeld, Streams, chunks
+from tandem_checkpoint.transfer.byte_range import BadRange, parse_range, parse_runs
+from tandem_checkpoint.transfer.exports import AllStreamsTaken, Held, NotHeld, Streams, chunks, chunks_of_runs
 from tandem_checkpoint.transfer.fetch import FetchFailed
 from tandem_checkpoint.transfer.mooncake import MooncakeMissing
+from tandem_checkpoint.transfer.runs import size_of
 
 Generation = Annotated[int, Path(ge=0, description="Version of the weights.")]
 Range = Annotated[str, Header(alias="range", description="One range of bytes, as bytes=0-4095.")]
@@ -77,6 +82,18 @@ def _add_store(router: APIRouter, offered: Capabilities) -> None:
         compare the checksums. 503 where so many others are reading that the job would be slowed: ask another pod."""
         return _stream(_store(offered).get(generation), byte_range, streams)
 
+    @router.post(
+        "/{generation}/runs",
+        response_class=StreamingResponse,
+        responses={200: BYTES[206], **refusals(*errors, BadRange, AllStreamsTaken)},
+    )
+    async def runs(generation: Generation, wanted: SegmentRuns) -> StreamingResponse:
+        """Bytes of the segment that do not lie together, one run behind the other; else as for segment."""
+        held = _store(offered).get(generation)
+        found = parse_runs(wanted.runs, held.weights.segment_bytes)
+        headers = {"Content-Length": str(size_of(found))}
+        return _counted(chunks_of_runs(held.path, found), 200, headers, streams)
+
     @router.get("/{generation}/address", responses=refusals(*errors))
     async def address(generation: Generation) -> SegmentAddress:
         """Where a generation's bytes lie in this engine's memory, for pods that read them by themselves, by Mooncake.
@@ -114,6 +131,16 @@ def _add_changes(router: APIRouter, offered: Capabilities) -> None:
             raise NotOffered(f"this member writes no weights; ask port {ENGINE_PORT_TRAIN} of a hybrid pod")
         return await offered.publisher.publish(generation)
 
+    asked = (NotOffered, Conflict, ChildGone, CommandRefused, TimeoutError, RequestValidationError)
+
+    @router.get("/{generation}/fingerprints", responses=refusals(*asked))
+    async def fingerprints(generation: Generation) -> WeightFingerprints:
+        """What the ranks of a trainer hold, live or parked, as sums over boxes: see docs/weights.md, self-test. 409
+        where they hold another generation."""
+        if offered.publisher is None:
+            raise NotOffered(f"this member has no ranks; ask port {ENGINE_PORT_TRAIN} of a hybrid pod")
+        return await offered.publisher.fingerprints(generation)
+
     @router.post("/{generation}/fetch", responses=refusals(*common, FetchFailed))
     async def fetch(generation: Generation) -> FetchedWeights:
         """Have a rollout-only pod bring a published generation into its idle segment ahead of time."""
@@ -145,12 +172,14 @@ def _stream(held: Held, byte_range: str, streams: Streams) -> StreamingResponse:
     headers = {"Accept-Ranges": "bytes", "Content-Length": str(wanted.num_bytes)}
     if byte_range:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{total}"
+    return _counted(chunks(held.path, wanted.start, wanted.stop), 206 if byte_range else 200, headers, streams)
+
+
+def _counted(
+    content: AsyncIterator[bytes], status: int, headers: Mapping[str, str], streams: Streams
+) -> CountedResponse:
+    """Return what sends bytes on one of the streams. Errors: AllStreamsTaken."""
     streams.take()
-    response = CountedResponse(
-        chunks(held.path, wanted.start, wanted.stop),
-        status_code=206 if byte_range else 200,
-        media_type="application/octet-stream",
-        headers=headers,
-    )
+    response = CountedResponse(content, status_code=status, media_type="application/octet-stream", headers=headers)
     response.streams = streams
     return response

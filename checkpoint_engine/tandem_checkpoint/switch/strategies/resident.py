@@ -5,6 +5,7 @@ For a CPU, or for devices with room for trainer and server at once: nothing is g
 
 from collections.abc import Sequence
 
+from tandem_checkpoint.process.commands import Fingerprinted
 from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.servers import Servers
@@ -29,6 +30,9 @@ class Resident:
     async def serve(self, weights: Weights, stopwatch: Stopwatch) -> None:
         """Write the weights over those before; only a new server has an engine to build."""
         await self._servers.start(weights, stopwatch)
+
+    async def examine(self) -> Sequence[Fingerprinted]:
+        return await self._servers.examine()
 
     async def abort(self) -> None:
         await self._servers.abort()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem_checkpoint.process.child import ChildGone
-from tandem_checkpoint.process.commands import Abort, Bind, Go
+from tandem_checkpoint.process.commands import Abort, Bind, Fingerprinted, Go
 from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.strategy import Forker, Weights
@@ -54,6 +54,9 @@ class Restart:
         with stopwatch.stage("ready"):
             await _expect(servers, "listening")
         self._bound = path
+
+    async def examine(self) -> Sequence[Fingerprinted]:
+        return await asyncio.gather(*(server.examine() for server in self._servers.values()))
 
     async def abort(self) -> None:
         if self._bound is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tandem_checkpoint.process.child import ChildGone
-from tandem_checkpoint.process.commands import Abort, Bind, Go, ServerCommand, Sleep
+from tandem_checkpoint.process.commands import Abort, Bind, Fingerprinted, Go, ServerCommand, Sleep
 from tandem_checkpoint.process.ranks import CommandRefused
 from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
@@ -87,6 +87,12 @@ class Servers:
             await self._send(new, _bind(self._bound))
             await self._expect(new, "listening")
         self._answering.update(new)
+
+    async def examine(self) -> Sequence[Fingerprinted]:
+        """Return what each server that answers holds."""
+        places = sorted(self._answering - self._in_doubt)
+        with self._doubting(places):
+            return await asyncio.gather(*(self._forked[place].examine() for place in places))
 
     async def abort(self) -> None:
         """End all generation; clients get what there is so far. What does not answer in time is in doubt."""

@@ -6,6 +6,7 @@ these hold stays on the device, so the trainer must leave room for it. CUDA only
 
 from collections.abc import Sequence
 
+from tandem_checkpoint.process.commands import Fingerprinted
 from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.servers import Servers
@@ -44,6 +45,9 @@ class Sleep:
         """Wake the servers in stage load, when the weights are there: a sleeping one has nothing to do before."""
         self._asleep = False
         await self._servers.start(weights, stopwatch)
+
+    async def examine(self) -> Sequence[Fingerprinted]:
+        return await self._servers.examine()
 
     async def abort(self) -> None:
         await self._servers.abort()

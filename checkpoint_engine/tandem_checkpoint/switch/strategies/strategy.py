@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tandem_checkpoint.process.commands import Fingerprinted
 from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 
@@ -44,6 +45,10 @@ class Strategy(Protocol):
 
         Stages: start, load, ready.
         """
+        ...
+
+    async def examine(self) -> Sequence[Fingerprinted]:
+        """Return what each server holds that has bound weights."""
         ...
 
     async def abort(self) -> None:
