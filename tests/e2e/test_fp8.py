@@ -12,7 +12,7 @@ from tests.e2e.jobs import iterations, leftovers, self_tests, start
 from tests.e2e.test_mixtures import RUN_SECONDS, write_mixture, write_mixture_job
 from tests.families.policies import FP8_SIZES, write_block_scales, write_policy
 
-pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
+pytestmark = [pytest.mark.campaign, pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
 LIMIT = 5.0
 """Nats between a trainer and a server that has rounded the same weights; a router may choose other experts for it."""

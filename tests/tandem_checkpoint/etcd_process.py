@@ -19,7 +19,8 @@ _numbers = count(1)
 
 def free_address() -> str:
     """Return a loopback address of this process's own."""
-    return f"127.99.{os.getpid() % 250 + 1}.{next(_numbers)}"
+    number = next(_numbers)
+    return f"127.{99 + number // 250}.{os.getpid() % 250 + 1}.{number % 250 + 1}"
 
 
 @dataclass(slots=True)

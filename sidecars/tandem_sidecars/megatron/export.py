@@ -77,19 +77,23 @@ class SegmentWriter:
         """Write this rank's share.
 
         Args: parameters: Megatron's parameters by name, on the device or parked.
-        Returns: the pieces written, with their checksums.
+        Returns: the pieces written, with their checksums, in the order of the segment.
         """
+        return tuple(sorted(self._written(path, parameters), key=lambda piece: piece.offset_bytes))
+
+    def _written(self, path: Path, parameters: Mapping[str, torch.Tensor]) -> list[Piece]:
+        """Write this rank's share; return its pieces as they were done."""
         work = zip(self._jobs, self._map(path), strict=True)
         if any(parameters[job.region.parameter].is_cuda for job in self._jobs):
             self._staging = self._staging or Staging()
-            return tuple(_write(job, into, parameters, self._staging) for job, into in work)
+            return [_write(job, into, parameters, self._staging) for job, into in work]
         with ThreadPoolExecutor(self._num_threads, "export") as threads:
             # All threads take from one iterator, whose every step is one to the interpreter; a task a piece costs more
             def write_some() -> list[Piece]:
                 return [_write(job, into, parameters, None) for job, into in work]
 
             others = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
-            return tuple(chain(write_some(), *(other.result() for other in others)))
+            return [*chain(write_some(), *(other.result() for other in others))]
 
     def _map(self, path: Path) -> list[Numbers]:
         if path not in self._mapped:
