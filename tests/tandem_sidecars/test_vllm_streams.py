@@ -51,8 +51,9 @@ def few_tokens_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def body_that_stops(ask: Ask, temperature: float) -> dict[str, object]:
-    """The master's own; with odd seeds a token is made an end token that this policy samples before long."""
-    return {**request_body(ask, temperature), "stop_token_ids": [7] if ask.seed % 2 else []}
+    """The master's own; with even seeds nothing ends a response, with odd ones a token that is sampled before long."""
+    is_odd = ask.seed % 2 == 1
+    return {**request_body(ask, temperature), "stop_token_ids": [7] if is_odd else [], "ignore_eos": not is_odd}
 
 
 async def whole(engine: Engine, ask: Ask) -> Choice:
