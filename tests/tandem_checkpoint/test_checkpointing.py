@@ -91,17 +91,7 @@ def pieces_of(layout: SegmentLayout, segment: Buffer) -> Iterator[Piece]:
     rows, columns = placed[-1].tensor.shape
     halves = [(placed[-1], (0, 0), (rows, 16)), (placed[-1], (0, 16), (rows, columns))]
     for item, start, stop in whole + halves:
-        runs = item.runs_of(start, stop)
-        piece = Piece(
-            tensor=item.tensor.name,
-            start=start,
-            stop=stop,
-            offset_bytes=runs.offset_bytes,
-            num_bytes=runs.num_bytes,
-            num_runs=runs.num_runs,
-            stride_bytes=runs.stride_bytes,
-            xxh3=0,
-        )
+        piece = item.piece_of(start, stop)
         yield piece.model_copy(update={"xxh3": checksum_of(segment, piece)})
 
 

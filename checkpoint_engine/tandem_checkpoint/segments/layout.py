@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from math import prod
 
-from tandem_api.weights import TensorInfo
+from tandem_api.weights import Piece, TensorInfo
 from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.block_scales import FORMAT, SCALE_FORMAT, SCALES, BlockScales
 from tandem_checkpoint.architectures.config import PolicyConfig
@@ -50,6 +50,20 @@ class Placed:
                 return BoxRuns(offset, num_rows * run_bytes, num_rows, row_bytes)
             row_bytes = run_bytes
         return BoxRuns(offset, num_rows * row_bytes, 1, 0)
+
+    def piece_of(self, start: tuple[int, ...], stop: tuple[int, ...]) -> Piece:
+        """Return what is told of a box of the tensor; its checksum is still 0."""
+        runs = self.runs_of(start, stop)
+        return Piece(
+            tensor=self.tensor.name,
+            start=start,
+            stop=stop,
+            offset_bytes=runs.offset_bytes,
+            num_bytes=runs.num_bytes,
+            num_runs=runs.num_runs,
+            stride_bytes=runs.stride_bytes,
+            xxh3=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,22 +121,7 @@ def _cut(placed: Placed, region: Region, scales: BlockScales | None = None, mult
     for row in range(first, last, step):
         start, stop = (row, *region.start[1:]), (min(row + step, last), *region.stop[1:])
         sources = tuple(_sources(region, row, stop[0]))
-        yield Job(placed, region, start, stop, _piece(placed, start, stop), sources, scales)
-
-
-def _piece(placed: Placed, start: tuple[int, ...], stop: tuple[int, ...]) -> Piece:
-    """Return what is told of a box but for its checksum."""
-    runs = placed.runs_of(start, stop)
-    return Piece(
-        tensor=placed.tensor.name,
-        start=start,
-        stop=stop,
-        offset_bytes=runs.offset_bytes,
-        num_bytes=runs.num_bytes,
-        num_runs=runs.num_runs,
-        stride_bytes=runs.stride_bytes,
-        xxh3=0,
-    )
+        yield Job(placed, region, start, stop, placed.piece_of(start, stop), sources, scales)
 
 
 def _sources(region: Region, first: int, last: int) -> Iterator[tuple[tuple[int | slice, ...], slice]]:

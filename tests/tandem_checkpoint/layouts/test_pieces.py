@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tandem_api.weights import Piece
 from tandem_checkpoint.layouts.place import TrainerSplit
 from tandem_checkpoint.layouts.shares import shares_of
-from tandem_checkpoint.segments.layout import Placed, SegmentLayout, segment_layout
+from tandem_checkpoint.segments.layout import SegmentLayout, segment_layout
 from tandem_checkpoint.segments.manifest import checksum, checksum_of, covers
 from tandem_checkpoint.transfer.plan import merge_pieces
 from tests.tandem_checkpoint.layouts.models import model, places_of, split_models
@@ -22,25 +22,11 @@ POLICY = model("Qwen3MoeForCausalLM")
 LAYOUT = segment_layout(POLICY, "float32")
 
 
-def piece_of(placed: Placed, start: tuple[int, ...], stop: tuple[int, ...]) -> Piece:
-    runs = placed.runs_of(start, stop)
-    return Piece(
-        tensor=placed.tensor.name,
-        start=start,
-        stop=stop,
-        offset_bytes=runs.offset_bytes,
-        num_bytes=runs.num_bytes,
-        num_runs=runs.num_runs,
-        stride_bytes=runs.stride_bytes,
-        xxh3=0,
-    )
-
-
 def pieces_of(layout: SegmentLayout, split: TrainerSplit, policy: object = POLICY) -> list[Piece]:
     """Return what all ranks of a pod write, in the order of a segment's bytes."""
     placed = {item.tensor.name: item for parameter in layout.parameters for item in parameter.tensors}
     shares = shares_of(policy, places_of(split))  # type: ignore[arg-type]
-    pieces = [piece_of(placed[one.tensor], one.start, one.stop) for share in shares for one in share]
+    pieces = [placed[one.tensor].piece_of(one.start, one.stop) for share in shares for one in share]
     return sorted(pieces, key=lambda piece: (piece.offset_bytes, piece.num_bytes))
 
 
@@ -97,7 +83,7 @@ def test_boxes_that_overlap_as_much_as_they_leave_out_are_found() -> None:
     rows, columns = placed.tensor.shape
     others = [piece for piece in pieces_of(LAYOUT, TrainerSplit()) if piece.tensor != placed.tensor.name]
     half = rows // 2
-    twice = [piece_of(placed, (0, 0), (half, columns)), piece_of(placed, (0, 0), (half, columns))]
+    twice = [placed.piece_of((0, 0), (half, columns)), placed.piece_of((0, 0), (half, columns))]
 
     assert sum(piece.num_bytes for piece in twice) == placed.num_bytes
     assert not covers(LAYOUT, [*others, *twice])

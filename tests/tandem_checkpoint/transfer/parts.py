@@ -20,17 +20,7 @@ REFERENCE = random.Random(1).randbytes(LAYOUT.num_bytes)
 
 def piece_of(placed: Placed, start: tuple[int, ...], stop: tuple[int, ...]) -> Piece:
     """Return a box of a tensor of the reference."""
-    runs = placed.runs_of(start, stop)
-    piece = Piece(
-        tensor=placed.tensor.name,
-        start=start,
-        stop=stop,
-        offset_bytes=runs.offset_bytes,
-        num_bytes=runs.num_bytes,
-        num_runs=runs.num_runs,
-        stride_bytes=runs.stride_bytes,
-        xxh3=0,
-    )
+    piece = placed.piece_of(start, stop)
     return piece.model_copy(update={"xxh3": checksum_of(REFERENCE, piece)})
 
 
