@@ -5,6 +5,8 @@ EXAMPLE := examples/01-reverse-digits
 RUN ?= runs/reverse-digits
 # Longest first build before the tests; what is built stays, and the next run goes on from there.
 CONTROL_PLANE_SECONDS ?= 3000
+# Processes of tests side by side: tests wait as long as they compute. Each wants about 6 GB of memory.
+TEST_PROCESSES ?= 2
 # Too long for `make check`: whole operators, and processes that fork others.
 LONG := tests/tandem_operator/reconcile/test_any_sequence.py tests/tandem_operator/program \
   tests/tandem_checkpoint/test_keeper.py tests/tandem_checkpoint/test_zygote.py
@@ -50,7 +52,7 @@ test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (u
 	@tools/mooncake/packages.sh || echo "no Mooncake here: the tests that need it are skipped and say why"
 	@tools/spin/packages.sh || echo "no spin here: the tests that check the model of the switch are skipped and say why"
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not campaign and not gpu"
+	$(BIN)/python -m pytest -m "not campaign and not gpu" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 gpu: ## Trainer, server and whole jobs on an NVIDIA GPU; into .venv as docs/gpu.md says
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -7,12 +7,19 @@ from hypothesis import settings
 
 from tandem_cli.errors import MachineError
 from tandem_cli.local.etcd import find_etcd
+from tests.side_by_side import arrange
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 
 pytest_plugins = ["tests.ground.fixtures"]
 
 settings.register_profile("tandem", deadline=None)
 settings.load_profile("tandem")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("loadgroup", default=False):
+        arrange(items)
 
 
 @pytest.fixture(scope="session")

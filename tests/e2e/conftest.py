@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.jobs import EXAMPLES, ProcessWatch, memory_folders, start, write_job
+from tests.e2e.jobs import EXAMPLES, ProcessWatch, folders_of, start, write_job
 
 RUN_SECONDS = 600.0
 
@@ -31,20 +31,18 @@ class CompleteRun:
     output: str
     servers: list[tuple[float, int]]
     """Unix time and number of server processes."""
-    folders_before: set[str]
-    folders_after: set[str]
+    folders: list[Path]
+    """What it has left outside its own folder."""
 
 
 @pytest.fixture(scope="session")
 def complete_run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> CompleteRun:
     folder = tmp_path_factory.mktemp("complete")
-    before = memory_folders()
     job = write_job(folder, "01-reverse-digits", toy)
     process = start(job, folder / "run", "--summary", str(folder / "summary.json"))
     watch = ProcessWatch(process.pid)
     sampling = watch.watch()
     output, _ = process.communicate(timeout=RUN_SECONDS)
     sampling.join(10)
-    return CompleteRun(
-        folder / "run", folder / "summary.json", process.returncode, output, watch.samples, before, memory_folders()
-    )
+    run = folder / "run"
+    return CompleteRun(run, folder / "summary.json", process.returncode, output, watch.samples, folders_of(run))

@@ -82,11 +82,6 @@ def leftovers(run: Path) -> list[str]:
     return processes
 
 
-def memory_folders() -> set[str]:
-    """Return the folders of runs, in shared memory and on disk."""
-    return {str(path) for root in ("/dev/shm", "/tmp") for path in Path(root).glob("tandem-*")}
-
-
 def folders_of(run: Path) -> list[Path]:
     """Return which of the folders that a run has outside its own are still there; those of other runs do not count."""
     paths = [memory_folder(root, run) for root in (Path("/dev/shm"), Path("/tmp"))]

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.jobs import iterations, leftovers, memory_folders, start, wait_until, write_job
+from tests.e2e.jobs import folders_of, iterations, leftovers, start, wait_until, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
@@ -74,7 +74,6 @@ def is_engine(process: psutil.Process, marker: str) -> bool:
 def test_a_rollout_only_pod_serves_until_it_is_killed_and_the_job_completes(toy: Path, tmp_path: Path) -> None:
     job = elastic_job(tmp_path, toy, num_iterations=14)
     run = tmp_path / "run"
-    before = memory_folders()
 
     process = start(job, run)
     wait_until(lambda: num_shared_answers(run) > 0 and serves_again(run), process, START_SECONDS)
@@ -87,7 +86,7 @@ def test_a_rollout_only_pod_serves_until_it_is_killed_and_the_job_completes(toy:
     assert max(record.max_abs_logprob_difference for record in iterations(run)) < 1e-5
     assert len(fetched(run)) >= 2
     assert leftovers(run) == []
-    assert memory_folders() == before
+    assert folders_of(run) == []
 
 
 def test_a_rollout_only_pod_that_was_told_to_go_joins_the_running_job_again(toy: Path, tmp_path: Path) -> None:

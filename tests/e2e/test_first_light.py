@@ -124,4 +124,4 @@ def test_the_results_are_there(complete_run: CompleteRun) -> None:
 
 def test_nothing_is_left_behind(complete_run: CompleteRun) -> None:
     assert leftovers(complete_run.folder) == []
-    assert complete_run.folders_after == complete_run.folders_before
+    assert complete_run.folders == []

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tandem_cli.report.history import read_history
-from tests.e2e.jobs import folders_of, iterations, leftovers, memory_folders, self_tests, start, wait_until, write_job
+from tests.e2e.jobs import folders_of, iterations, leftovers, self_tests, start, wait_until, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
@@ -22,7 +22,6 @@ MASTER, HYBRID = "reverse-digits-master", "reverse-digits-hybrid-0"
 def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, "01-reverse-digits", toy, iterations=6)
     run = tmp_path / "run"
-    before = memory_folders()
 
     first = start(job, run)
     wait_until(lambda: len(iterations(run)) >= 2, first, START_SECONDS)
@@ -34,7 +33,7 @@ def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: P
     assert done >= 2
     assert (run / "policy" / "model.safetensors").is_file()
     assert leftovers(run) == []
-    assert memory_folders() == before
+    assert folders_of(run) == []
 
     refused = start(job, run)
     assert "--resume" in refused.communicate(timeout=STOP_SECONDS)[0]
@@ -44,7 +43,7 @@ def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: P
     wait_until(lambda: len(iterations(run)) > done, second, START_SECONDS)
     second.kill()
     second.communicate()
-    wait_until_gone(run, before)
+    wait_until_gone(run)
 
     third = start(job, run, "--resume")
     output, _ = third.communicate(timeout=START_SECONDS)
@@ -60,7 +59,6 @@ def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: P
 def test_a_second_interrupt_ends_everything_at_once(toy: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, "01-reverse-digits", toy)
     run = tmp_path / "run"
-    before = memory_folders()
     process = start(job, run)
     wait_until(lambda: len(iterations(run)) >= 1, process, START_SECONDS)
 
@@ -70,7 +68,7 @@ def test_a_second_interrupt_ends_everything_at_once(toy: Path, tmp_path: Path) -
 
     assert process.returncode == 130
     assert leftovers(run) == []
-    assert memory_folders() == before
+    assert folders_of(run) == []
 
 
 @pytest.mark.parametrize(
@@ -111,9 +109,9 @@ def container(command: int, pod: str, words: list[str]) -> int:
     raise AssertionError(f"{pod} runs no {words}")
 
 
-def wait_until_gone(run: Path, folders: set[str]) -> None:
+def wait_until_gone(run: Path) -> None:
     """Wait for the janitor of a killed command; fail where something stays."""
     deadline = time.monotonic() + STOP_SECONDS
-    while leftovers(run) or memory_folders() != folders:
-        assert time.monotonic() < deadline, (leftovers(run), memory_folders())
+    while leftovers(run) or folders_of(run):
+        assert time.monotonic() < deadline, (leftovers(run), folders_of(run))
         time.sleep(0.1)

@@ -1,6 +1,5 @@
 """A real etcd in a process of its own."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from tandem_cli.local.etcd import CLIENT_PORT, etcd_program, find_etcd
+from tests.addresses import own_number
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -18,9 +18,9 @@ _numbers = count(1)
 
 
 def free_address() -> str:
-    """Return a loopback address of this process's own."""
+    """Return a loopback address of this process's own, beyond those that `tandem up` chooses from."""
     number = next(_numbers)
-    return f"127.{99 + number // 250}.{os.getpid() % 250 + 1}.{number % 250 + 1}"
+    return f"127.{240 + number // 250 % 15}.{own_number()}.{number % 250 + 1}"
 
 
 @dataclass(slots=True)

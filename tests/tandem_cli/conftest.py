@@ -1,12 +1,12 @@
 """A small job for the tests of the command."""
 
-import os
 import subprocess
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.addresses import own_number
 from tests.tandem_cli.ground import Ground, Here
 
 _networks = count(1)
@@ -28,8 +28,8 @@ def here(ground: Ground, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.fixture
 def network() -> str:
-    """A loopback network that no other test listens on."""
-    return f"127.{100 + os.getpid() % 100}.{next(_networks)}.0/24"
+    """A loopback network that no other test listens on, below those that `tandem up` chooses from."""
+    return f"127.{next(_networks)}.{own_number()}.0/24"
 
 
 @pytest.fixture
