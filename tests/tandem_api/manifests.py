@@ -68,6 +68,7 @@ GOOD = (
     "{hybrid: {replicas: 4, gpusPerPod: 8}, trainer: {parallelism: {tensor: 8, pipeline: 4, expert: 8}}}",
     "{hybrid: {replicas: 2, gpusPerPod: 1}, trainer: {parallelism: {tensor: 2}}}",
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
+    "rollout: {deterministic: true, engineArgs: {max_num_seqs: 256}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
     "failurePolicy: {maxRestarts: 2.0}",
     "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",

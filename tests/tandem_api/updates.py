@@ -33,6 +33,7 @@ WHILE_SUSPENDED_ONLY = (
     ("rollout: {image: 'mine:2'}", "rollout"),
     ("rollout: {engineArgs: {max_num_seqs: 128}}", "rollout"),
     ("rollout: {engineArgs: {max_model_len: 32}}", "rollout"),
+    ("rollout: {deterministic: true}", "rollout"),
     ("rollout: {resources: {limits: {memory: 1Gi}}}", "rollout"),
     ("rollout: {elastic: {maxReplicas: 5}}", "rollout.elastic"),
     ("rollout: {elastic: {minReplicas: 1}}", "rollout.elastic"),

@@ -51,6 +51,22 @@ def test_without_a_token_nobody_is_asked_for_one(settings: Settings) -> None:
     assert "--middleware" not in server_command(replace(settings, token=""), 8000)
 
 
+def test_a_deterministic_server_has_one_sequence_and_no_prefix_cache_whatever_its_arguments_say(
+    settings: Settings,
+) -> None:
+    asked = {"max_num_seqs": 256, "enable_prefix_caching": True}
+    rollout = settings.config.spec.rollout.model_copy(update={"engine_args": asked, "deterministic": True})
+    spec = settings.config.spec.model_copy(update={"rollout": rollout})
+    settings = replace(settings, config=settings.config.model_copy(update={"spec": spec}))
+
+    command = server_command(settings, 8000)
+
+    words = [command.index("--max-num-seqs"), command.index("--enable-prefix-caching")]
+    last = command[max(words) + 1 :]
+    assert option(last, "--max-num-seqs") == "1"
+    assert "--no-enable-prefix-caching" in last
+
+
 @pytest.mark.parametrize(("num_tensor", "executor"), [(1, "uni"), (2, "mp")])
 def test_a_server_on_several_devices_has_a_process_for_each(settings: Settings, num_tensor: int, executor: str) -> None:
     command = server_command(split(settings, num_tensor), 8000)

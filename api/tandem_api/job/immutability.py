@@ -10,7 +10,7 @@ KEPT_WHILE_RUNNING = (
     ("rewards", ()),
     ("hybrid", ()),
     ("trainer", ()),
-    ("rollout", ("image", "parallelism", "engineArgs", "resources")),
+    ("rollout", ("image", "parallelism", "engineArgs", "deterministic", "resources")),
     ("rollout.elastic", ("minReplicas", "maxReplicas", "gpusPerPod")),
     ("recipe", ()),
     ("switch", ()),

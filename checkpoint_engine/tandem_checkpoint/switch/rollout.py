@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 GUARD = f"{ServerGuard.__module__}.{ServerGuard.__qualname__}"
 """Stands in front of every route of a server: vLLM itself asks for the token below /v1 only."""
+DETERMINISTIC = ("--max-num-seqs", "1", "--no-enable-prefix-caching")
+"""One sequence at a time, all of its prefix computed: the shape of no sum depends on what else is asked."""
 
 
 class RolloutSide:
@@ -240,7 +242,7 @@ def _take_note(check: "asyncio.Task[None]") -> None:
 
 
 def server_command(settings: Settings, port: int) -> Sequence[str]:
-    """Return vLLM's command line: ours first, so that the user's own arguments win."""
+    """Return vLLM's command line: ours first, so that the user's own arguments win, but for those of determinism."""
     spec, split = settings.config.spec, settings.config.spec.rollout.parallelism
     arguments = [
         *("--model", spec.policy.model.path, "--served-model-name", "policy"),
@@ -260,6 +262,8 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
     if settings.tls is not None:
         arguments += ["--ssl-certfile", str(settings.tls.cert), "--ssl-keyfile", str(settings.tls.key)]
     arguments += [word for name, value in spec.rollout.engine_args.items() for word in engine_argument(name, value)]
+    if spec.rollout.deterministic:
+        arguments += DETERMINISTIC
     return (*arguments, "--host", settings.address, "--port", str(port))
 
 

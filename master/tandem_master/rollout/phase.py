@@ -74,6 +74,8 @@ class Rollout:
 
     async def _outcome(self, trajectory: Trajectory, completion: Completion) -> Outcome:
         run = self._run
+        if run.spec.rollout.deterministic and completion.finish_reason is FinishReason.ABORT:
+            return Outcome(trajectory, correct=None)  # how much there is of it depends on the time it was cut at
         longer = extend(trajectory, completion, self._iteration - 1, run.limits)
         if longer.state is not TrajectoryState.FINISHED:
             return Outcome(longer, correct=None)
@@ -141,8 +143,8 @@ async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> 
 
 
 def _asks(run: Run, trajectories: Sequence[Trajectory], iteration: int) -> tuple[Ask, ...]:
-    seed = run.spec.recipe.seed
-    return plan_asks(trajectories, iteration - 1, run.limits, seed=seed, iteration=iteration)
+    seed, alone = run.spec.recipe.seed, run.spec.rollout.deterministic
+    return plan_asks(trajectories, iteration - 1, run.limits, seed=seed, iteration=iteration, alone=alone)
 
 
 async def _follow(serving: Serving, known: Servers, pool: ServerPool) -> None:

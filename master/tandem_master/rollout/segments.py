@@ -54,17 +54,23 @@ class Ask:
 
 
 def plan_asks(
-    unfinished: Sequence[Trajectory], generation: int, limits: Limits, *, seed: int, iteration: int
+    unfinished: Sequence[Trajectory],
+    generation: int,
+    limits: Limits,
+    *,
+    seed: int,
+    iteration: int,
+    alone: bool = False,
 ) -> tuple[Ask, ...]:
     """Return the requests of one Infer phase, the longest prefixes first.
 
-    Trajectories of a group that have no token yet share one request; the others go alone. One that has used this
+    Trajectories of a group that have no token yet share one request; the others go alone, `alone`: all do. One that has used this
     generation's budget already, before the master was restarted, waits for the next generation.
     """
     fresh: dict[str, list[Trajectory]] = {}
     asks: list[Ask] = []
     for trajectory in unfinished:
-        if trajectory.num_response_tokens == 0:
+        if trajectory.num_response_tokens == 0 and not alone:
             fresh.setdefault(trajectory.group, []).append(trajectory)
         elif allowance(trajectory, generation, limits) > 0:
             asks.append(_ask((trajectory,), generation, limits, seed, iteration))
