@@ -14,11 +14,15 @@ from tandem_api.history import (
 
 AnyRecord = RunStarted | SwitchRecord | PhaseRecord | IterationRecord | CheckpointRecord | SelfTestRecord | RunEnded
 
+ITERATION = b'{"kind":"iteration",'
+"""How the line of an IterationRecord begins."""
+
 
 class History:
     """Appends to the file at `path`; a line that a killed master left torn is cut off first."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
@@ -27,6 +31,12 @@ class History:
         """Write one line and hand it to the operating system: a kill of the process cannot lose it."""
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
+
+    def holds(self, record: IterationRecord) -> bool:
+        """Return whether the record of just this commit is there. An iteration that is run again has another one."""
+        with self._path.open("rb") as file:
+            lines = [line for line in file if line.startswith(ITERATION)]
+        return any(IterationRecord.model_validate_json(line).at == record.at for line in lines)
 
     def close(self) -> None:
         self._file.close()

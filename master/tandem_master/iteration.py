@@ -10,6 +10,7 @@ from time import monotonic, time
 
 from tandem_api.history import IterationRecord, SelfTestRecord
 from tandem_api.job.status import MANY_SILENT_ITERATIONS, Phase, describe_silence
+from tandem_master.buffer.store import Marks
 from tandem_master.data.catalogue import open_groups
 from tandem_master.rewards.group import length_weight
 from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
@@ -85,10 +86,12 @@ async def draw(run: Run, iteration: int) -> None:
     await asyncio.to_thread(run.buffer.begin, iteration, drawn, trajectories)
 
 
-def signal_in(run: Run, iteration: int) -> list[bool]:
-    """Return for each group that `iteration` trained or left out whether it had a gradient."""
+def signal_in(run: Run, iteration: int, others: Sequence[Sequence[Marks]] = ()) -> list[bool]:
+    """Return for each group that the buffer says `iteration` trained or left out, and for `others`, whether it had a
+    gradient.
+    """
     weight = length_weight(run.spec.recipe.length_reward, iteration)
-    return [has_signal(group, weight) for group in run.buffer.marks_in(iteration)]
+    return [has_signal(group, weight) for group in (*run.buffer.marks_in(iteration), *others)]
 
 
 def silent_iterations(before: int, signal: Sequence[bool]) -> int:
@@ -110,11 +113,13 @@ def known_silence(run: Run, generation: int) -> int:
 
 
 async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Trained, *, seconds: float) -> None:
-    """Make the iteration count, then tell everybody."""
-    await asyncio.to_thread(run.buffer.commit, iteration, trained.trajectory_ids)
+    """Make the iteration count, then tell everybody.
+
+    Its record is committed with it: where this master is killed before it is in the diary, the next one writes it.
+    """
     totals = await asyncio.to_thread(run.buffer.totals, iteration)
     drawn = await asyncio.to_thread(run.buffer.draw_of, iteration)
-    signal = await asyncio.to_thread(signal_in, run, iteration)
+    signal = await asyncio.to_thread(signal_in, run, iteration, trained.marks)
     record = IterationRecord(
         iteration=iteration,
         generation=iteration,
@@ -136,6 +141,7 @@ async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Tra
         loss=trained.loss,
         gradient_norm=trained.gradient_norm,
     )
+    await asyncio.to_thread(run.buffer.commit, iteration, trained.trajectory_ids, record.model_dump_json())
     await run.journal.write(record)
     silent = silent_iterations(run.board.progress.silent_iterations, signal)
     if silent and silent % MANY_SILENT_ITERATIONS == 0:

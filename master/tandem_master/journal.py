@@ -25,6 +25,11 @@ class Journal:
         """Append `record` to the diary, and its scalars to TensorBoard."""
         await asyncio.to_thread(self._write, record)
 
+    async def complete(self, record: IterationRecord) -> None:
+        """Append the record of a committed iteration where a master was killed before it could."""
+        if not await asyncio.to_thread(self._history.holds, record):
+            await self.write(record)
+
     def _write(self, record: AnyRecord) -> None:
         self._history.append(record)
         if isinstance(record, IterationRecord):

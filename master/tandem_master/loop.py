@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Literal
 
-from tandem_api.history import RunEnded, RunStarted
+from tandem_api.history import IterationRecord, RunEnded, RunStarted
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
@@ -153,6 +153,7 @@ async def _run_loop(office: Office) -> None:
         )
         await office.stop.bound(waiting, grace_seconds=0.0)
         start = await office.stop.bound(find_start(settings.state, buffer, members, keys, pods), grace_seconds=0.0)
+        await complete_diary(office.journal, buffer, start.generation)
         await _announce(office, start.generation)
         await forget_weights(office.registry, office.mastership, keys, start)
         trainers = TrainerApi(client, lambda: find_trainers(read_membership(members.values, keys), pods))
@@ -281,6 +282,13 @@ def find_trainers(membership: Membership, pods: tuple[str, ...]) -> tuple[Traine
         if trainer.record.num_ranks == 0:
             raise MembersError(f"{trainer.pod}/train: registered without ranks; is the engine of another version?")
     return trainers
+
+
+async def complete_diary(journal: Journal, buffer: Buffer, generation: int) -> None:
+    """Write down the newest commit, where a master was killed between it and its line in the diary."""
+    record = await asyncio.to_thread(buffer.record_of, generation)
+    if record is not None:
+        await journal.complete(IterationRecord.model_validate_json(record))
 
 
 async def _announce(office: Office, generation: int) -> None:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from tandem_api.engine import TrainRequest, TrainResponse
 from tandem_master.batch import Batch, PodShares, plan_batch
-from tandem_master.buffer.store import Outcome
+from tandem_master.buffer.store import Marks, Outcome
 from tandem_master.errors import Stopped
 from tandem_master.rewards.group import length_weight
 from tandem_master.rollout.segments import derive_seed
@@ -27,6 +27,8 @@ class Trained:
 
     trajectory_ids: tuple[str, ...]
     """Members of all groups that were used up, those without a sample of their own included."""
+    marks: tuple[tuple[Marks, ...], ...] = ()
+    """Of these groups."""
     num_samples: int = 0
     loss: float = 0.0
     gradient_norm: float = 0.0
@@ -44,7 +46,6 @@ async def train(run: Run, iteration: int) -> Trained:
     """
     groups = await asyncio.to_thread(run.buffer.complete_groups)
     batch = await asyncio.to_thread(_batch, run, groups, iteration)
-    trajectory_ids = tuple(outcome.trajectory.id for group in groups for outcome in group)
     if batch.num_samples == 0:
         logger.warning("iteration %d: no group is complete; the policy stays as it is", iteration)
     run.board.show(activity="training")
@@ -53,7 +54,7 @@ async def train(run: Run, iteration: int) -> Trained:
         response = await run.stop.bound(run.trainers.train(requests), grace_seconds=TRAIN_GRACE_SECONDS)
     except Stopped:
         raise Stopped(weights_known=False) from None
-    return _trained(trajectory_ids, batch, response)
+    return _trained(groups, batch, response)
 
 
 def _batch(run: Run, groups: Sequence[Sequence[Outcome]], iteration: int) -> Batch:
@@ -82,9 +83,10 @@ def _requests(run: Run, batch: Batch, iteration: int) -> Mapping[str, TrainReque
     }
 
 
-def _trained(trajectory_ids: tuple[str, ...], batch: Batch, response: TrainResponse) -> Trained:
+def _trained(groups: Sequence[Sequence[Outcome]], batch: Batch, response: TrainResponse) -> Trained:
     return Trained(
-        trajectory_ids=trajectory_ids,
+        trajectory_ids=tuple(outcome.trajectory.id for group in groups for outcome in group),
+        marks=tuple(tuple(outcome.marks for outcome in group) for group in groups),
         num_samples=batch.num_samples,
         loss=fmean(step.loss for step in response.steps) if response.steps else 0.0,
         gradient_norm=fmean(step.gradient_norm for step in response.steps) if response.steps else 0.0,

@@ -15,6 +15,21 @@ from tandem_master.rewards.verdict import Trouble, Verdict
 from tandem_master.sampling.state import Draw, Tally
 from tests.tandem_master.texts import finished, segment, trajectory, unfinished
 
+UNDONE_3 = """
+DROP TABLE tallies;
+DROP INDEX trajectories_by_state;
+DROP INDEX trajectories_by_finish;
+DROP INDEX segments_by_generation;
+DROP INDEX segments_by_length;
+ALTER TABLE iterations DROP COLUMN record;
+CREATE INDEX trajectories_by_state ON trajectories (state);
+CREATE INDEX trajectories_by_finish ON trajectories (finished_iteration);
+CREATE INDEX segments_by_generation ON segments (generation);
+PRAGMA user_version = 2;
+"""
+"""Makes a file of version 2."""
+UNDONE_2 = "ALTER TABLE trajectories DROP COLUMN terms; PRAGMA user_version = 1;"
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -237,9 +252,25 @@ def test_a_buffer_of_the_version_before_is_taken_over(buffer: Buffer, path: Path
     run_two_iterations(buffer)
     buffer.close()
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("ALTER TABLE trajectories DROP COLUMN terms; PRAGMA user_version = 1;")
+        connection.executescript(UNDONE_3)
 
     with closing(open_buffer(path)) as again:
+        assert again.tallies() != {}
+        assert again.record_of(2) is None
+        again.commit(3, [], "{}")
+        assert again.record_of(3) == "{}"
+
+
+def test_a_buffer_of_the_first_version_is_taken_over(buffer: Buffer, path: Path) -> None:
+    run_two_iterations(buffer)
+    tallies = buffer.tallies()
+    buffer.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(UNDONE_3)
+        connection.executescript(UNDONE_2)
+
+    with closing(open_buffer(path)) as again:
+        assert again.tallies() == tallies
         begin(again, 4, "e")
         again.record(4, [finished(trajectory("e", segment(3, 4, 0), group="4-g"))])
 

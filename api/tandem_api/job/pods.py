@@ -323,8 +323,8 @@ class RolloutSpec(Resource):
     """vLLM's own engine arguments by their Python names, passed on as they are."""
     deterministic: bool = False
     """A job that is killed and resumed samples, trains and ends bit for bit as one that was not: a server works on one
-    sequence at a time and keeps no prefix cache, whatever engineArgs say, and every response is a request with a seed of
-    its own, of which all counts or nothing. Many times slower: for tests, and to look into a difference."""
+    sequence at a time and keeps no prefix cache, whatever engineArgs say, and every response is a request with a seed
+    of its own, of which all counts or nothing. Many times slower: for tests, and to look into a difference."""
     resources: ResourceRequirements = ResourceRequirements()
     """Requests and limits of the server container."""
     elastic: ElasticSpec = ElasticSpec()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
+from tandem_master.buffer.group_commit import GroupCommit
 from tandem_master.errors import BufferStateError
 from tandem_master.retention import Retention
 from tandem_master.rewards.verdict import Verdict
@@ -20,12 +21,33 @@ BUSY_SECONDS = 5.0
 
 COMPLETE = (
     "state = 'Finished' AND group_id IN"
-    " (SELECT group_id FROM trajectories WHERE state NOT IN ('Trained', 'Rejected', 'Unscored')"
+    " (SELECT group_id FROM trajectories WHERE state IN ('Finished', 'Unfinished')"
     " GROUP BY group_id HAVING MIN(state = 'Finished'))"
 )
 """Trajectories of groups whose every member is scored, but for those that no reward function could score."""
 MARKS = "reward, (SELECT COALESCE(SUM(num_tokens), 0) FROM segments WHERE trajectory_id = id), correct"
 """Columns of Marks."""
+TALLY = (
+    "INSERT INTO tallies SELECT problem_id, COUNT(correct), SUM(correct) FROM trajectories WHERE {}"
+    " GROUP BY problem_id HAVING COUNT(correct) > 0"
+    " ON CONFLICT DO UPDATE SET num_tried = num_tried + excluded.num_tried,"
+    " num_correct = num_correct + excluded.num_correct"
+)
+"""Adds the trajectories for which an expression holds to the tallies."""
+COMMITTED = "finished_iteration <= (SELECT COALESCE(MAX(iteration), 0) FROM iterations)"
+
+STEPS = {0: schema.TABLES, 1: schema.FROM_1 + schema.FROM_2, 2: schema.FROM_2}
+"""What makes this version's tables of another version's; 0: of none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What one finished trajectory is judged by."""
+
+    reward: float
+    num_tokens: int
+    """Length of the response."""
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +59,11 @@ class Outcome:
     terms: Mapping[str, Verdict] = field(default_factory=dict)
     """What each reward term said; empty where none was asked."""
 
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What one finished trajectory is judged by."""
-
-    reward: float
-    num_tokens: int
-    """Length of the response."""
-    correct: bool
+    @property
+    def marks(self) -> Marks:
+        """Return what a finished trajectory is judged by."""
+        trajectory = self.trajectory
+        return Marks(trajectory.reward or 0.0, trajectory.num_response_tokens, bool(self.correct))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +80,12 @@ class IterationTotals:
 
 
 class Buffer:
-    """One connection, shared by threads one at a time. All methods block: call them by asyncio.to_thread."""
+    """One connection, shared by threads one at a time. All but `recorded` block: call them by asyncio.to_thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self._records: GroupCommit[tuple[int, Sequence[Outcome]]] = GroupCommit(self._record_all)
 
     def close(self) -> None:
         with self._lock:
@@ -103,6 +122,8 @@ class Buffer:
                 " reward = NULL, correct = NULL, terms = NULL WHERE finished_iteration > ?",
                 [next_iteration],
             )
+            connection.execute("DELETE FROM tallies")
+            connection.execute(TALLY.format(COMMITTED))
 
     def draw_of(self, iteration: int) -> Draw | None:
         """Return what `iteration` drew, None where it has not drawn yet."""
@@ -178,9 +199,17 @@ class Buffer:
 
     def record(self, iteration: int, outcomes: Sequence[Outcome]) -> None:
         """Write what `iteration` sampled, all of it or nothing. On return it survives a kill of the process."""
+        self._record_all([(iteration, outcomes)])
+
+    async def recorded(self, iteration: int, outcomes: Sequence[Outcome]) -> None:
+        """Do as record, for many tasks at once: what comes while a transaction is written shares the next one."""
+        await self._records.written((iteration, outcomes))
+
+    def _record_all(self, records: Sequence[tuple[int, Sequence[Outcome]]]) -> None:
         with self._writing() as connection:
-            for outcome in outcomes:
-                _record(connection, iteration, outcome)
+            for iteration, outcomes in records:
+                for outcome in outcomes:
+                    _record(connection, iteration, outcome)
 
     def complete_groups(self) -> tuple[tuple[Outcome, ...], ...]:
         """Return the groups whose every trajectory is scored and that have not been trained, oldest first."""
@@ -195,10 +224,7 @@ class Buffer:
     def tallies(self) -> Mapping[str, Tally]:
         """Return tries and successes by problem, over all scored trajectories of committed iterations."""
         with self._reading() as connection:
-            found = connection.execute(
-                "SELECT problem_id, COUNT(correct), SUM(correct) FROM trajectories WHERE finished_iteration <="
-                " (SELECT COALESCE(MAX(iteration), 0) FROM iterations) GROUP BY problem_id HAVING COUNT(correct) > 0"
-            )
+            found = connection.execute("SELECT problem_id, num_tried, num_correct FROM tallies")
             return {problem: Tally(tried, correct) for problem, tried, correct in found}
 
     def totals(self, iteration: int) -> IterationTotals:
@@ -222,14 +248,24 @@ class Buffer:
             ).fetchone()[0]
         return IterationTotals(finished, reward, tokens / max(1, finished), unfinished, sampled, repeats)
 
-    def commit(self, iteration: int, trained_ids: Sequence[str]) -> None:
-        """Make `iteration` count, once: its groups are trained and its successes tallied. Survives a power cut."""
+    def commit(self, iteration: int, trained_ids: Sequence[str], record: str | None = None) -> None:
+        """Make `iteration` count, once: its groups are trained and its successes tallied. Survives a power cut.
+
+        `record`: what the diary is about to be told of it. record_of returns it to a master that finds it missing.
+        """
         with self._writing(durable=True) as connection:
-            connection.execute("INSERT INTO iterations VALUES (?, ?, NULL)", [iteration, iteration])
+            connection.execute("INSERT INTO iterations VALUES (?, ?, NULL, ?)", [iteration, iteration, record])
+            connection.execute(TALLY.format("finished_iteration = ?"), [iteration])
             connection.executemany(
                 "UPDATE trajectories SET state = 'Trained', trained_iteration = ? WHERE id = ? AND state = 'Finished'",
                 [(iteration, trajectory_id) for trajectory_id in trained_ids],
             )
+
+    def record_of(self, iteration: int) -> str | None:
+        """Return what the diary was to be told of a committed iteration, None where that is not known."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT record FROM iterations WHERE iteration = ?", [iteration]).fetchone()
+        return None if row is None else row[0]
 
     def set_checkpoint(self, generation: int, folder: str) -> None:
         """Write down that the policy after iteration `generation` is kept in `folder`."""
@@ -270,15 +306,7 @@ def open_buffer(path: Path) -> Buffer:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"BEGIN; {schema.TABLES} PRAGMA user_version = {schema.VERSION}; COMMIT;")
-        elif version == 1:
-            connection.executescript(f"BEGIN; {schema.FROM_1} PRAGMA user_version = {schema.VERSION}; COMMIT;")
-        elif version != schema.VERSION:
-            raise BufferStateError(
-                f"{path}: written by another version of Tandem ({version}); use an empty state folder"
-            )
+        _bring_up(connection, path)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise BufferStateError(f"{path}: not a replay buffer ({error}); use an empty state folder") from error
@@ -286,6 +314,17 @@ def open_buffer(path: Path) -> Buffer:
         connection.close()
         raise
     return Buffer(connection)
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of this version, from none or from those of an older one. Errors: BufferStateError."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == schema.VERSION:
+        return
+    if version not in STEPS:
+        raise BufferStateError(f"{path}: written by another version of Tandem ({version}); use an empty state folder")
+    made = f"{STEPS[version]} {schema.INDICES} {schema.TALLIES} {TALLY.format(COMMITTED)};"
+    connection.executescript(f"BEGIN; {made} PRAGMA user_version = {schema.VERSION}; COMMIT;")
 
 
 def _insert(connection: sqlite3.Connection, iteration: int, trajectories: Sequence[Trajectory]) -> None:

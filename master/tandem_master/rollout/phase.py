@@ -54,7 +54,7 @@ class Rollout:
         """Score what has finished and make all of it durable; only then does it count. Return what else to ask for."""
         pairs = zip(ask.trajectories, completions, strict=True)
         outcomes = await asyncio.gather(*(self._outcome(trajectory, completion) for trajectory, completion in pairs))
-        await asyncio.to_thread(self._run.buffer.record, self._iteration, outcomes)
+        await self._run.buffer.recorded(self._iteration, outcomes)
         cut = _asks(self._run, cut_short(outcomes, completions), self._iteration)
         num_finished = sum(outcome.trajectory.state is not TrajectoryState.UNFINISHED for outcome in outcomes)
         self._num_finished += num_finished

@@ -64,8 +64,8 @@ def plan_asks(
 ) -> tuple[Ask, ...]:
     """Return the requests of one Infer phase, the longest prefixes first.
 
-    Trajectories of a group that have no token yet share one request; the others go alone, `alone`: all do. One that has used this
-    generation's budget already, before the master was restarted, waits for the next generation.
+    Trajectories of a group that have no token yet share one request; the others go alone, `alone`: all do. One that
+    has used this generation's budget already, before the master was restarted, waits for the next generation.
     """
     fresh: dict[str, list[Trajectory]] = {}
     asks: list[Ask] = []

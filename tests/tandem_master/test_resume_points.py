@@ -1,0 +1,167 @@
+"""Killed between any two durable writes, a run that is resumed ends as one that was never killed."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from tandem_api.history import IterationRecord
+from tandem_api.job.sampling import DynamicSamplingSpec, SamplingSpec, SamplingStrategy, StrategyShares
+from tandem_master.buffer.store import open_buffer
+from tandem_master.sampling.state import Tally
+from tandem_master.settings import Settings
+from tests.fakes.registry import FakeRegistry
+from tests.tandem_master.conftest import PROBLEMS, Job, job_config, with_spec
+from tests.tandem_master.durable_writes import WITNESS, Killed, Witness, witnessed_writes
+from tests.tandem_master.engine_stub import TOKEN, serving
+from tests.tandem_master.reckoning import ReckoningStub
+
+pytestmark = pytest.mark.usefixtures("witnessed_writes")
+__all__ = ["witnessed_writes"]
+
+ITERATIONS = 4
+SOON = 60.0
+AT_ONCE = 8
+"""Jobs."""
+QUERIES = {
+    "draws": "SELECT * FROM draws ORDER BY iteration",
+    "trajectories": "SELECT * FROM trajectories ORDER BY ordinal",
+    "segments": "SELECT * FROM segments ORDER BY trajectory_id, position",
+    "iterations": "SELECT iteration, generation FROM iterations ORDER BY iteration",
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """What a run has come to."""
+
+    exit_code: int
+    buffer: Mapping[str, list[tuple[object, ...]]]
+    """Each table, whole."""
+    tallies: Mapping[str, Tally]
+    """The sampler's state, besides the positions of the last draw."""
+    weights: str
+    result: tuple[str, str]
+    """How the last master ended, and of what."""
+    iterations: Mapping[int, IterationRecord]
+    """What was recorded of each iteration last, without its times."""
+
+
+END_PARTS = [field.name for field in fields(End)]
+
+
+@asynccontextmanager
+async def opened(folder: Path, *, deterministic: bool = True) -> AsyncIterator[Job]:
+    """A job in `folder`, which may hold the state of one that was killed, with servers and trainers of its own."""
+    settings = Settings(job_config(folder), TOKEN, (), folder / "state", "toy-master", "127.0.0.1")
+    registry = FakeRegistry()
+
+    async def served() -> int:
+        return int(await registry.get(settings.keys.published) or 0)
+
+    stub = ReckoningStub(dict(PROBLEMS), served, settings.state / "checkpoints")
+    async with serving(stub) as port:
+        job = Job(settings, registry, stub, port)
+        shares = StrategyShares(uniform=1, prioritized=1)
+        sampling = SamplingSpec(
+            strategy=SamplingStrategy.MIXTURE, shares=shares, dynamic=DynamicSamplingSpec(enabled=True)
+        )
+        with_spec(job, "recipe", iterations=ITERATIONS, problems_per_iteration=3, sampling=sampling)
+        with_spec(job, "rollout", deterministic=deterministic)
+        yield job
+
+
+async def run_in(folder: Path, witness: Witness | None = None) -> End:
+    async with opened(folder) as job:
+        WITNESS.set(witness)
+        exit_code = await job.run()
+        return end_of(job, exit_code)
+
+
+async def run_and_kill_at(folder: Path, point: int) -> End:
+    """Run a master that is killed before its write of this number, then another one beside the same members."""
+
+    def before(number: int) -> None:
+        if number == point:
+            raise Killed
+
+    async with opened(folder) as job, job.members():
+        WITNESS.set(Witness(before))
+        with pytest.raises(Killed):
+            await job.run_master()
+        WITNESS.set(None)
+        return end_of(job, await job.run_master())
+
+
+def end_of(job: Job, exit_code: int) -> End:
+    assert isinstance(job.stub, ReckoningStub)
+    path = job.settings.state / "buffer.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        tables = {name: connection.execute(query).fetchall() for name, query in QUERIES.items()}
+    with closing(open_buffer(path)) as buffer:
+        tallies = buffer.tallies()
+    records = {record.iteration: untimed(record) for record in job.iterations()}
+    return End(exit_code, tables, tallies, job.stub.weights.get(ITERATIONS, ""), job.ends()[-1], records)
+
+
+def untimed(record: IterationRecord) -> IterationRecord:
+    return record.model_copy(update={"at": 0.0, "seconds": 0.0, "tokens_per_second": 0.0})
+
+
+async def each(points: Iterable[int], run: Callable[[int], Awaitable[End]]) -> dict[int, End]:
+    """Return what comes of `run` for every point; some of them at once."""
+    seats = asyncio.Semaphore(AT_ONCE)
+
+    async def seated(point: int) -> End:
+        async with seats, asyncio.timeout(SOON):
+            return await run(point)
+
+    points = list(points)
+    return dict(zip(points, await asyncio.gather(*(seated(point) for point in points)), strict=True))
+
+
+def unequal(ends: Mapping[int, End], expected: End) -> dict[int, list[str]]:
+    """Return for each point the parts of the end that are not as expected, where there are any."""
+    found = {
+        point: [name for name in END_PARTS if getattr(end, name) != getattr(expected, name)]
+        for point, end in ends.items()
+    }
+    return {point: names for point, names in found.items() if names}
+
+
+async def test_a_job_of_which_everything_is_killed_ends_the_same_wherever_that_was(tmp_path: Path) -> None:
+    state = tmp_path / "whole" / "state"
+
+    def keep(number: int) -> None:
+        """Copy the state folder: what a kill at this point leaves."""
+        shutil.copytree(state, tmp_path / str(number) / "state")
+
+    witness = Witness(keep)
+    expected = await run_in(tmp_path / "whole", witness)
+
+    ends = await each(range(2, witness.num_writes + 1), lambda point: run_in(tmp_path / str(point)))
+
+    assert expected.exit_code == 0
+    assert unequal(ends, expected) == {}
+
+
+async def test_a_job_whose_master_is_killed_ends_the_same_wherever_that_was(tmp_path: Path) -> None:
+    witness = Witness(lambda number: None)
+    expected = await run_in(tmp_path / "whole", witness)
+
+    ends = await each(range(1, witness.num_writes + 1), lambda point: run_and_kill_at(tmp_path / str(point), point))
+
+    assert unequal(ends, expected) == {}
+
+
+async def test_the_runs_that_are_compared_draw_again_carry_over_and_keep_checkpoints(tmp_path: Path) -> None:
+    end = await run_in(tmp_path)
+
+    assert max(record.refills for record in end.iterations.values()) > 0
+    assert max(record.unfinished for record in end.iterations.values()) > 0
+    assert min(record.trained for record in end.iterations.values()) > 0
