@@ -24,7 +24,7 @@ from tests.tandem_master.reckoning import ReckoningStub
 pytestmark = pytest.mark.usefixtures("witnessed_writes")
 __all__ = ["witnessed_writes"]
 
-ITERATIONS = 4
+ITERATIONS = 3
 SOON = 60.0
 AT_ONCE = 8
 """Jobs."""
@@ -71,7 +71,7 @@ async def opened(folder: Path, *, deterministic: bool = True) -> AsyncIterator[J
         sampling = SamplingSpec(
             strategy=SamplingStrategy.MIXTURE, shares=shares, dynamic=DynamicSamplingSpec(enabled=True)
         )
-        with_spec(job, "recipe", iterations=ITERATIONS, problems_per_iteration=3, sampling=sampling)
+        with_spec(job, "recipe", iterations=ITERATIONS, problems_per_iteration=2, sampling=sampling)
         with_spec(job, "rollout", deterministic=deterministic)
         yield job
 
@@ -164,4 +164,4 @@ async def test_the_runs_that_are_compared_draw_again_carry_over_and_keep_checkpo
 
     assert max(record.refills for record in end.iterations.values()) > 0
     assert max(record.unfinished for record in end.iterations.values()) > 0
-    assert min(record.trained for record in end.iterations.values()) > 0
+    assert [record.trained > 0 for record in end.iterations.values()] == [False, True, True]

@@ -57,8 +57,7 @@ CREATE TABLE iterations (
     iteration  INTEGER PRIMARY KEY,         -- committed
     generation INTEGER NOT NULL,            -- of the policy after it
     checkpoint TEXT,                        -- folder name, NULL where none is kept
-    -- JSON: what the diary says of it, so that no kill can come between
-    record     TEXT
+    record     TEXT                         -- JSON: what the diary says of it, so that no kill comes between
 ) STRICT;
 """
 
