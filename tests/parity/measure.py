@@ -7,7 +7,8 @@ are then given to the trainer in each of its splits, and their log-probabilities
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tandem_api.engine import Sample
 from tandem_api.job.pods import TrainerParallelism
 from tandem_checkpoint.architectures.config import read_policy_config
 from tandem_checkpoint.layouts.pod import PodRanks, split_of
+from tandem_checkpoint.process.commands import Refused
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import manifest_of
 from tests.families.policies import write_policy
@@ -31,6 +33,13 @@ from tests.tandem_sidecars.policies import samples_of
 from tests.tandem_sidecars.serving import PROMPT, Completion, Engine, largest_gap
 from tests.tandem_sidecars.training import ANY, SMOOTH, weights_in
 
+TRAINER_LIMIT = 1e-5
+"""Nats between the trainer and transformers, float32 on both sides."""
+SERVER_LIMIT = 5e-5
+"""Nats between a server and either of them."""
+NOTHING = -1.0
+"""No batch differs by as little."""
+DIFFERENCE = re.compile(r"differ by (?P<nats>\S+) nats")
 MICRO_BATCH_TOKENS = 40
 """Several micro-batches a rank."""
 
@@ -51,6 +60,16 @@ class Measured:
     """Whether the ranks' segment is that of one rank, and that one the policy's tensors, to the last bit."""
     is_import_undone: bool
     """Whether what was exported, imported and exported again is the same to the last bit."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether distances are within the limits and bytes equal."""
+        return (
+            max(self.to_transformers, self.to_exact) <= TRAINER_LIMIT
+            and max(self.to_servers, default=0.0) <= SERVER_LIMIT
+            and self.is_export_equal
+            and self.is_import_undone
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,11 @@ class Bench:
         self._served: dict[str, tuple[Served, ...]] = {}
         self._numbers = itertools.count()
 
+    @property
+    def served_families(self) -> frozenset[str]:
+        """Families whose servers have been asked."""
+        return frozenset(self._served)
+
     def origin(self, family: str) -> Origin:
         if family not in self._origins:
             policy = write_policy(self._folder / family, family, **SIZES[family])
@@ -113,10 +137,11 @@ class Bench:
         origin = self.origin(case.family)
         with self._pod(origin.policy, case.num_ranks, case.parallelism) as pod:
             first = pod.export("first")
-            apart = self._distances(pod, origin.exported)
-            to_transformers, to_exact = apart(origin.samples), apart(origin.exact)
-            to_servers = tuple(apart(served.samples) for served in self._served.get(case.family, ()))
-            pod.train(origin.samples, ANY)
+            served = [server.samples for server in self._served.get(case.family, ())]
+            to_transformers, to_exact, *to_servers = [
+                _distance(pod, samples) for samples in (origin.samples, origin.exact, *served)
+            ]
+            pod.train(origin.samples, ANY, num_steps=1)
             second = pod.export("second")
             pod.load(first.source)
             back = pod.export("back")
@@ -127,22 +152,12 @@ class Bench:
             case.family,
             to_transformers,
             to_exact,
-            to_servers,
+            tuple(to_servers),
             is_export_equal=origin.is_plain and first.content == origin.exported.content,
             is_import_undone=back.content == first.content
             and again.content == second.content
             and first.content != second.content,
         )
-
-    def _distances(self, pod: Pod, exported: Exports) -> Callable[[tuple[Sample, ...]], float]:
-        """Return what trains on samples, tells how far the trainer was from them, and takes the first weights back."""
-
-        def apart(samples: tuple[Sample, ...]) -> float:
-            answers = pod.train(samples, ANY, num_steps=1)
-            pod.load(exported.source)
-            return max(answer.max_abs_logprob_difference for answer in answers)
-
-        return apart
 
     @contextmanager
     def _pod(self, policy: Path, num_ranks: int, parallelism: TrainerParallelism) -> Iterator[Pod]:
@@ -159,6 +174,17 @@ class Bench:
         yield Pod(ranks, PodRanks(split_of(parallelism), num_ranks), policy, folder)
         for rank in ranks:
             rank.close()
+
+
+def _distance(pod: Pod, samples: tuple[Sample, ...]) -> float:
+    """Return how far a trainer is from samples, in nats, to three digits.
+
+    A batch that differs by more than it may is refused before anything is trained, and so is every batch whose limit is
+    below 0: that costs a pass forward, and changes nothing.
+    """
+    refusals = pod.offer(samples, NOTHING, 1, Refused)
+    told = [DIFFERENCE.search(refused.reason) for refused in refusals]
+    return max(float(match["nats"]) for match in told if match)
 
 
 def generation_of(origin: Origin) -> Generation:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.families.policies import FAMILIES
-from tests.parity.cases import SERVER_SPLITS
+from tests.parity.cases import ALL, SERVER_SPLITS
 from tests.parity.measure import Measured
+from tests.parity.results import Results
 
 BEGIN, END = "<!-- parity: written by tests.parity -->", "<!-- end of parity -->"
 TITLES = {
@@ -16,8 +17,9 @@ TITLES = {
     "deepseek_v3": "DeepSeek-V3",
 }
 HEAD = """
-{num} cases; largest distances in 10⁻⁶ nats. In {num_equal} the ranks' segment is what one rank exports, which is the
-policy's own tensors, to the last bit; in {num_undone} what was exported, imported and exported again is the same.
+{num} of {num_all} cases, measured {days}; largest distances in 10⁻⁶ nats. In {num_equal} the ranks' segment is what
+one rank exports, which is the policy's own tensors, to the last bit; in {num_undone} what was exported, imported and
+exported again is the same.
 
 By family, over all splits of the trainer; a server reads what one rank has exported:
 
@@ -31,10 +33,13 @@ def replaced(page: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
-def render(measured: Sequence[Measured], gaps: Mapping[str, Sequence[float]]) -> str:
-    """Return the tables, in Markdown. Args: gaps: of a family's servers to transformers, by SERVER_SPLITS."""
+def render(results: Results) -> str:
+    """Return the tables, in Markdown."""
+    measured, gaps = list(results.measured.values()), results.gaps
     head = HEAD.format(
         num=len(measured),
+        num_all=len(ALL),
+        days=" and ".join(sorted(results.days)),
         num_equal=sum(one.is_export_equal for one in measured),
         num_undone=sum(one.is_import_undone for one in measured),
     )

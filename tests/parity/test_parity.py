@@ -12,16 +12,12 @@ import pytest_asyncio
 from tandem_api.job.pods import TrainerParallelism
 from tests.families.policies import FAMILIES
 from tests.parity.cases import ALL, Case
-from tests.parity.measure import Bench, Measured
+from tests.parity.measure import SERVER_LIMIT, Bench
 from tests.tandem_sidecars.forge import Forge
 from tests.tandem_sidecars.serving import Engine, running_engine
 
 pytestmark = pytest.mark.megatron
 
-TRAINER_LIMIT = 1e-5
-"""Nats between the trainer and transformers, float32 on both sides."""
-SERVER_LIMIT = 5e-5
-"""Nats between a server and either of them."""
 SLICE = [
     Case("llama", 4, TrainerParallelism(tensor=2, pipeline=2, first_stage_layers=1)),
     Case("qwen2", 4, TrainerParallelism(tensor=4)),
@@ -45,20 +41,11 @@ async def engine(bench: Bench) -> AsyncIterator[Engine]:
         yield engine
 
 
-def is_exact(measured: Measured) -> bool:
-    return (
-        max(measured.to_transformers, measured.to_exact) <= TRAINER_LIMIT
-        and max(measured.to_servers, default=0.0) <= SERVER_LIMIT
-        and measured.is_export_equal
-        and measured.is_import_undone
-    )
-
-
 @pytest.mark.parametrize("case", SLICE, ids=lambda case: f"{case.family}, {case.name}")
 def test_a_split_changes_neither_log_probabilities_nor_bytes(bench: Bench, case: Case) -> None:
     measured = bench.measure(case)
 
-    assert is_exact(measured), measured
+    assert measured.is_exact, measured
 
 
 @pytest.mark.campaign
@@ -83,4 +70,4 @@ async def test_trainers_of_all_splits_agree_with_servers_of_all_splits(
     measured = bench.measure(case)
 
     assert len(measured.to_servers) == 2
-    assert is_exact(measured), measured
+    assert measured.is_exact, measured

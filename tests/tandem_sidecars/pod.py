@@ -46,6 +46,10 @@ class Pod:
 
     def train(self, samples: Sequence[Sample], limit: float, num_steps: int = 2) -> list[Trained]:
         """Take steps, each over all samples."""
+        return self.offer(samples, limit, num_steps, Trained)
+
+    def offer(self, samples: Sequence[Sample], limit: float, num_steps: int, wanted: type[Answer]) -> list[Answer]:
+        """Have the ranks train, or refuse to, where they differ from the samples by more than a limit."""
         shares = [tuple(samples)[number :: self.layout.num_shares] for number in range(self.layout.num_shares)]
         return self.ask(
             lambda index: Train(
@@ -53,7 +57,7 @@ class Pod:
                 steps=(shares[self.layout.share(index)],) * num_steps,
                 samples_per_step=(len(samples),) * num_steps,
             ),
-            Trained,
+            wanted,
         )
 
     def export(self, name: str) -> "Exports":
