@@ -54,6 +54,21 @@ class _Kind:
         return frozenset(source.pod for source in self.sources)
 
 
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Pieces that the same pods have, and the same pods want."""
+
+    pieces: Mapping[int, Piece]
+    """By their number in the route."""
+    holders: tuple[Source, ...]
+    readers: tuple[str, ...]
+
+    @property
+    def need(self) -> Need:
+        sizes = {number: piece.num_bytes for number, piece in self.pieces.items()}
+        return Need(sizes, tuple(source.pod for source in self.holders), self.readers)
+
+
 def plan_routes(
     offers: Sequence[Offer], reader: str, extent_bytes: int = EXTENT_BYTES, peers: Iterable[str] = ()
 ) -> tuple[Route, ...]:
@@ -69,16 +84,11 @@ def plan_routes(
     ranked = sorted(offers, key=lambda offer: (offer.source.pod != reader, _rank(reader, offer.source)))
     kinds = _kinds(ranked)
     own = next((kind for kind in kinds if reader in kind.pods), None)
-    found: dict[tuple[Piece, ...], None] = {}
-    for first in kinds:
-        composed: dict[Box, Piece] = {}
-        for kind in (*([own] if own else []), first, *kinds):
-            for box, piece in kind.pieces.items():
-                composed.setdefault(box, piece)
-        found.setdefault(tuple(sorted(composed.values(), key=_place)))
     offering = {offer.source.pod for offer in offers}
-    bare = sorted({reader, *peers} - offering)
-    return tuple(Route(pieces, _extents(pieces, kinds, own, bare, reader, extent_bytes)) for pieces in found)
+    bare = tuple(sorted({reader, *peers} - offering))
+    return tuple(
+        Route(pieces, _extents(_alike(pieces, kinds, bare), reader, extent_bytes)) for pieces in _composed(kinds, own)
+    )
 
 
 def digest_of(pieces: Sequence[Piece]) -> str:
@@ -98,37 +108,60 @@ def _kinds(offers: Sequence[Offer]) -> tuple[_Kind, ...]:
     )
 
 
-def _extents(
-    pieces: Sequence[Piece],
-    kinds: Sequence[_Kind],
-    own: _Kind | None,
-    bare: Sequence[str],
-    reader: str,
-    extent_bytes: int,
-) -> tuple[Extent, ...]:
-    """Return what `reader` reads of these pieces; `bare`: readers that have none of them."""
-    holding = [[kind for kind in kinds if kind.pieces.get(_box(piece)) == piece] for piece in pieces]
-    lacking = [[kind for kind in kinds if _box(piece) not in kind.pieces] for piece in pieces]
-    if own is not None and not any(own in kinds for kinds in lacking):
-        return ()
-    needs = [
-        Need(piece.num_bytes, _pods(holders), (*_pods(readers), *bare))
-        for piece, holders, readers in zip(pieces, holding, lacking, strict=True)
-    ]
-    wanted = {at: need for at, need in enumerate(needs) if need.num_bytes}
-    senders = choose_senders(list(wanted.values()), reader)
-    places = list(wanted)
-    groups: dict[tuple[Source, ...], list[Piece]] = {}
-    for number, sender in senders.items():
-        at = places[number]
-        sources = sorted(
-            (source for kind in holding[at] for source in kind.sources),
-            key=lambda source: (source.pod != sender, _rank(reader, source)),
+def _composed(kinds: Sequence[_Kind], own: _Kind | None) -> Iterator[tuple[Piece, ...]]:
+    """Yield what each route is made of, each once: `own` first, then one kind, then the others where it has nothing.
+
+    Only boxes of which kinds have different pieces, and `own` none, make a difference.
+    """
+    usual: dict[Box, Piece] = dict(own.pieces) if own else {}
+    kept = frozenset(usual)
+    contested: dict[Box, None] = {}
+    for kind in kinds:
+        for box, piece in kind.pieces.items():
+            if usual.setdefault(box, piece) != piece and box not in kept:
+                contested[box] = None
+    for chosen in dict.fromkeys(tuple(kind.pieces.get(box, usual[box]) for box in contested) for kind in kinds):
+        yield tuple(sorted({**usual, **dict(zip(contested, chosen, strict=True))}.values(), key=_place))
+
+
+def _alike(pieces: Sequence[Piece], kinds: Sequence[_Kind], bare: tuple[str, ...]) -> list[_Alike]:
+    """Bring pieces with bytes together by who has them and who has another one of the same box, or none."""
+    having: dict[Box, list[_Kind]] = {}
+    for kind in kinds:
+        for box in kind.pieces:
+            having.setdefault(box, []).append(kind)
+    numbers = {id(kind): number for number, kind in enumerate(kinds)}
+    rows: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[int, Piece]]] = {}
+    for at, piece in enumerate(pieces):
+        if piece.num_bytes:
+            box = _box(piece)
+            near = having[box]
+            holding = tuple(numbers[id(kind)] for kind in near if kind.pieces[box] == piece)
+            rows.setdefault((holding, tuple(numbers[id(kind)] for kind in near)), []).append((at, piece))
+    return [
+        _Alike(
+            dict(row),
+            tuple(sorted(source for number in holding for source in kinds[number].sources)),
+            (*sorted(pod for number, kind in enumerate(kinds) if number not in near for pod in kind.pods), *bare),
         )
-        groups.setdefault(tuple(sources), []).append(pieces[at])
+        for (holding, near), row in rows.items()
+    ]
+
+
+def _extents(rows: Sequence[_Alike], reader: str, extent_bytes: int) -> tuple[Extent, ...]:
+    """Return what `reader` reads of these pieces."""
+    if not any(reader in row.readers for row in rows):
+        return ()
+    needs = [row.need for row in rows]
+    groups: dict[tuple[Source, ...], list[Piece]] = {}
+    for row, senders in zip(rows, choose_senders(needs, reader), strict=True):
+        by_rank = sorted(row.holders, key=lambda source: _rank(reader, source))
+        for at, sender in senders.items():
+            sources = tuple(sorted(by_rank, key=lambda source: source.pod != sender))
+            groups.setdefault(sources, []).append(row.pieces[at])
     in_turn = sorted(groups, key=lambda sources: (sources[0].pod < reader, sources))
-    rows = ((sources, merge_pieces(sorted(groups[sources], key=_place), extent_bytes)) for sources in in_turn)
-    return tuple(_in_turn([list(join_small(merged, extent_bytes, sources)) for sources, merged in rows]))
+    merged = ((sources, merge_pieces(sorted(groups[sources], key=_place), extent_bytes)) for sources in in_turn)
+    return tuple(_in_turn([list(join_small(extents, extent_bytes, sources)) for sources, extents in merged]))
 
 
 def _in_turn(rows: Sequence[Sequence[Extent]]) -> Iterator[Extent]:
@@ -141,10 +174,6 @@ def _in_turn(rows: Sequence[Sequence[Extent]]) -> Iterator[Extent]:
     ]
     for _, _, extent in sorted(turns, key=lambda turn: turn[:2]):
         yield extent
-
-
-def _pods(kinds: Iterable[_Kind]) -> tuple[str, ...]:
-    return tuple(sorted(pod for kind in kinds for pod in kind.pods))
 
 
 def _box(piece: Piece) -> Box:

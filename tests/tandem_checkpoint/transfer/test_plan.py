@@ -98,6 +98,13 @@ def test_the_order_in_which_ranks_registered_makes_no_difference() -> None:
     assert len(plan_routes(offers, "job-rollout-0")) == 1
 
 
+def test_pieces_without_bytes_make_no_other_route() -> None:
+    empty = (piece("x", 0, 0), piece("y", 0, 0))
+    offers = [Offer(SOURCES[0], (*empty[:1], *PIECES)), Offer(SOURCES[1], (*empty[::-1], *PIECES))]
+
+    assert len(plan_routes(offers, "job-rollout-0")) == 1
+
+
 def test_sources_with_other_checksums_make_another_route() -> None:
     offers = [Offer(SOURCES[0], PIECES), Offer(SOURCES[1], OTHER), Offer(SOURCES[2], PIECES)]
 
