@@ -74,7 +74,12 @@ LATENT = replace(EIGHT, architecture="DeepseekV3ForCausalLM", q_lora_rank=8, kv_
             TrainerSplit(expert_tensor=3),
             "expertTensor: 3 does not divide 20 rows of an expert; use 1, 2, 4, 5, 10 or 20",
         ),
-        (EIGHT, TrainerSplit(expert=2), "expert: 2 does not divide 0 experts; use 1"),
+        (EIGHT, TrainerSplit(expert=2), "expert: is 2, and the policy has no experts; set expert: 1"),
+        (
+            EIGHT,
+            TrainerSplit(tensor=2, expert_tensor=2),
+            "expertTensor: is 2, and the policy has no experts; set expertTensor: 1",
+        ),
         (EIGHT, TrainerSplit(pipeline=3), "pipeline: 3 stages do not share 8 layers evenly; use 1, 2, 4 or 8"),
         (
             EIGHT,

@@ -5,7 +5,7 @@ so then the ranks are a multiple of the heads; a trainer's ranks hold whole grou
 stages that are told no number of their own, and among the chunks of a stage.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -49,9 +49,17 @@ def check_split(policy: PolicyConfig, num_ranks: int, num_stages: int = 1) -> No
 def check_trainer_split(policy: PolicyConfig, split: TrainerSplit) -> None:
     """Raise SplitRefused where Megatron cannot train the policy in this split; before anything is started."""
     _check(policy, "tensor", split.tensor, _uncut_by_tensor, cut_by_tensor)
+    _check_experts(policy, {"expert": split.expert, "expertTensor": split.expert_tensor})
     _check(policy, "expert", split.expert, _uncut_by_expert)
     _check(policy, "expertTensor", split.expert_tensor, _uncut_by_expert_tensor, cut_by_expert_tensor)
     _check_layers(policy, split)
+
+
+def _check_experts(policy: PolicyConfig, numbers: Mapping[str, int]) -> None:
+    """Raise SplitRefused where experts are to be split and there are none. Args: numbers: of ranks, by field."""
+    for field, number in numbers.items():
+        if number > 1 and not policy.num_experts:
+            raise SplitRefused(f"{TRAINER_FIELD}.{field}: is {number}, and the policy has no experts; set {field}: 1")
 
 
 def _check(policy: PolicyConfig, field: str, number: int, uncut_by: Reasons, cut_by: Reasons | None = None) -> None:
@@ -105,7 +113,7 @@ def _uncut_by_server(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
     if policy.num_key_value_heads % num_ranks and num_ranks % policy.num_key_value_heads:
         yield f"{policy.num_key_value_heads} key/value heads"
     yield from _uncut_matrices(policy, num_ranks)
-    yield from _uncut_by_expert_tensor(policy, num_ranks, has_experts=policy.num_experts > 0)
+    yield from _uncut_by_expert_tensor(policy, num_ranks)
 
 
 def _uncut_by_tensor(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
@@ -130,12 +138,12 @@ def _uncut_matrices(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
 
 
 def _uncut_by_expert(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
-    if policy.num_experts % num_ranks or (num_ranks > 1 and not policy.num_experts):
+    if policy.num_experts % num_ranks:
         yield f"{policy.num_experts} experts"
 
 
-def _uncut_by_expert_tensor(policy: PolicyConfig, num_ranks: int, *, has_experts: bool = True) -> Iterator[str]:
-    if has_experts and (policy.expert_intermediate % num_ranks or (num_ranks > 1 and not policy.num_experts)):
+def _uncut_by_expert_tensor(policy: PolicyConfig, num_ranks: int) -> Iterator[str]:
+    if policy.num_experts and policy.expert_intermediate % num_ranks:
         yield f"{policy.expert_intermediate} rows of an expert"
 
 
