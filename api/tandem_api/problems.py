@@ -144,8 +144,6 @@ def _plain(value: object, path: Path, schema: Schema, problems: list[Problem]) -
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(Problem(path, f"is {value}, wanted a finite number; write one"))
         return None
-    if isinstance(value, float) and schema.get("type") == "integer" and value.is_integer() and "enum" not in schema:
-        return int(value)  # of a choice of integers an API server takes none that is written with a point
     if value is None or isinstance(value, str | int | float):
         return value
     problems.append(Problem(path, f"is {value}, which YAML reads as a {type(value).__name__}; put it in quotes"))
@@ -261,6 +259,8 @@ def _missing(value: Any, context: Context, schema: Schema) -> str:
 def _not_an_integer(value: Any, context: Context, schema: Schema) -> str:
     if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+", value):
         return f"is {_shown(value)}, wanted an integer; write {int(value)} without quotes"
+    if isinstance(value, float) and value.is_integer():  # which no validation rule of an API server would read either
+        return f"is {_shown(value)}, wanted an integer; write {int(value)}"
     return f"is {_shown(value)}, wanted an integer; write a number such as {schema.get('default', 1)}"
 
 

@@ -70,7 +70,7 @@ GOOD = (
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
     "rollout: {deterministic: true, engineArgs: {max_num_seqs: 256}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
-    "failurePolicy: {maxRestarts: 2.0}",
+    "failurePolicy: {maxRestarts: 2}",
     "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",
     "recipe: {repeats: {windowTokens: 0, penalty: 0}}",
     "recipe: {sampling: {strategy: Mixture, shares: {uniform: 1, curriculum: 0.5}, dynamic: {enabled: true}}}",

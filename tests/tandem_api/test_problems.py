@@ -49,8 +49,9 @@ def test_three_lines_of_spec_are_a_job() -> None:
         ("rollout: {parallelism: {tensor: 3}}", "spec.rollout.parallelism.tensor: is 3; use 1, 2, 4 or 8"),
         (
             "rollout: {parallelism: {tensor: 2.0}}",
-            "spec.rollout.parallelism.tensor: is 2.0, wanted an integer; write a number such as 1",
+            "spec.rollout.parallelism.tensor: is 2.0, wanted an integer; write 2",
         ),
+        ("hybrid: {replicas: 2.0}", "spec.hybrid.replicas: is 2.0, wanted an integer; write 2"),
         ("recpie: {iterations: 5}", "spec.recpie: unknown field; did you mean spec.recipe?"),
         (
             "recipe: {iterations: many}",
