@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import sys
 from collections.abc import Mapping
 
@@ -33,25 +32,23 @@ from tandem_checkpoint.process.commands import (
 )
 from tandem_checkpoint.process.environment import child_variables
 from tandem_checkpoint.process.ranks import RankGroup
-from tandem_checkpoint.registry.mirror import Mirror
 from tandem_checkpoint.segments.record import ExportRecord, read_record
 from tandem_checkpoint.segments.store import allocate
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.checkpointing import CheckpointWriter
-from tandem_checkpoint.switch.crew import Crew, find_crew, is_agreed, other_crew, places_of, pod_ranks
+from tandem_checkpoint.switch.crew import pod_ranks
 from tandem_checkpoint.switch.exporting import Exporter
+from tandem_checkpoint.switch.meeting import START_SECONDS, Meeting
 from tandem_checkpoint.switch.protocol import Action
 from tandem_checkpoint.switch.publication import published_weights, word_epoch
 from tandem_checkpoint.switch.rank_orders import log_freed, save_policy, train_order
 from tandem_checkpoint.switch.selftest import HeldFingerprints
-from tandem_checkpoint.switch.side import Act, Announce, CrewChanged, GenerationLost, Held, Surroundings
+from tandem_checkpoint.switch.side import Act, Announce, GenerationLost, Held, Surroundings
 from tandem_checkpoint.switch.sources import checkpoint_of, layout_of, newest_checkpoint, optimizer_of
 from tandem_checkpoint.transfer.exports import Exports
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 300.0
-"""Time for imports, rendezvous and loading the policy."""
 TRAINER_PROGRAM = "tandem_sidecars.megatron"
 
 
@@ -66,12 +63,8 @@ class TrainSide:
         self._around = around
         self._token = token
         self._ranks: RankGroup | None = None
-        self._crew: Crew | None = None
-        self._met = False
-        """Whether this pod's ranks have been told whom to meet."""
+        self._meeting = Meeting(around)
         self._built = False
-        self._announce: Announce
-        self._life = ""
         self._busy = asyncio.Lock()
         self._epoch = 0
         self._training = False
@@ -122,8 +115,8 @@ class TrainSide:
             num_ranks=self._pod.num_ranks,
             shares=self._pod.shares,
             is_whole=self._pod.is_whole,
-            ranks_life=self._life,
-            crew=self._crew.name if self._crew else "",
+            ranks_life=self._meeting.life,
+            crew=self._meeting.crew_name,
         )
 
     async def start(self, announce: Announce) -> None:
@@ -136,7 +129,7 @@ class TrainSide:
         self._training = False
         await asyncio.to_thread(allocate, settings.shared, self._layout.num_bytes)
         if self._ranks is None or self._ranks.any_ended:
-            self._life = secrets.token_hex(8)  # else another pod's ranks have ended, and ours keep their name
+            self._meeting.begin_life()  # else another pod's ranks have ended, and ours keep their name
         await self._end_ranks()
         self._ranks = await RankGroup.start(
             [sys.executable, "-m", TRAINER_PROGRAM],
@@ -144,9 +137,8 @@ class TrainSide:
             settings.config.spec.hybrid.gpus_per_pod,
             inherit=(self._token.descriptor,),
         )
-        self._announce, self._crew = announce, None
-        await announce()
-        await unless_gone(self._meet(), self.first_end())
+        await self._meeting.call(announce)
+        await unless_gone(self._meeting.hold(self._ranks), self.first_end())
         if self._token.try_acquire():
             await unless_gone(self._build(), self.first_end())
 
@@ -241,10 +233,10 @@ class TrainSide:
     async def first_end(self) -> ChildGone:
         """Return how a rank here has ended, or whose ranks elsewhere have started anew since ours met them."""
         ranks = asyncio.create_task(self._group.first_end(), name="watch the ranks")
-        crew = asyncio.create_task(self._around.mirror.wait(self._other_crew), name="watch the crew")
+        crew = asyncio.create_task(self._meeting.broken(), name="watch the crew")
         try:
             await asyncio.wait({ranks, crew}, return_when=asyncio.FIRST_COMPLETED)
-            return ChildGone(ranks.result()) if ranks.done() else CrewChanged(crew.result())
+            return ChildGone(ranks.result()) if ranks.done() else crew.result()
         finally:
             ranks.cancel()
             crew.cancel()
@@ -332,23 +324,14 @@ class TrainSide:
         self._generation, self._lineage = desired.generation, desired.lineage
         self._fingerprints.forget(source)
 
-    async def _meet(self) -> None:
-        """Meet the ranks of the other pods: those that every pod says it will meet."""
-        while (crew := await self._agree()) is None:
-            logger.info("the ranks of another pod have started anew; meeting those instead")
-        self._met = True
-        async with asyncio.timeout(START_SECONDS):
-            await self._group.meet(places_of(crew, self._around.settings))
-
     async def _build(self) -> None:
         """Load the newest checkpoint, or else the initial policy, unless that was done."""
         if self._built:
             return
-        assert self._crew is not None
         settings = self._around.settings
         generation, source = newest_checkpoint(settings)
         async with asyncio.timeout(START_SECONDS):
-            await self._group.build(places_of(self._crew, settings), source, optimizer_of(settings, generation))
+            await self._group.build(self._meeting.places, source, optimizer_of(settings, generation))
         self._built = True
         self._fingerprints.forget(source)
         self._generation, self._lineage, self._device_bytes = generation, "", self._group.device_bytes
@@ -357,17 +340,11 @@ class TrainSide:
         moved = await self._group.ask(lambda _: Reload(), Moved)
         self._device_bytes = sum(answer.device_bytes for answer in moved)
 
-    async def _agree(self) -> Crew | None:
-        """Say whom our ranks would meet; return that once every pod says the same, None where one cannot any more."""
-        mirror, settings = self._around.mirror, self._around.settings
-        crew = self._crew = await mirror.wait(lambda mirror: find_crew(mirror, settings, self._life))
-        await self._announce()
-        return crew if await mirror.wait(lambda mirror: is_agreed(mirror, settings, crew)) else None
-
     async def _end_ranks(self) -> None:
         if self._ranks is not None:
             await self._ranks.kill()
-        self._ranks, self._met, self._built = None, False, False
+        self._meeting.end()
+        self._ranks, self._built = None, False
         self._generation, self._device_bytes = None, 0
         self._token.release()
 
@@ -388,9 +365,3 @@ class TrainSide:
             raise WrongPhase(
                 f"the batch was sampled with generation {request.generation}, this trainer holds {self._generation}"
             )
-
-    def _other_crew(self, mirror: Mirror) -> str | None:
-        """Return whose ranks have started anew; before ours meet them, `_meet` looks at that."""
-        if self._crew is None or not self._met:
-            return None
-        return other_crew(mirror, self._around.settings, self._crew)
