@@ -1,6 +1,7 @@
 """Jobs of the examples with other numbers, and the command that runs them."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ import yaml
 from tandem_api.history import RECORD, IterationRecord, Record, SelfTestRecord
 from tandem_cli.session import memory_folder
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 TANDEM = Path(sys.executable).with_name("tandem")
 SAMPLE_SECONDS = 0.02
 POLL_SECONDS = 0.1
@@ -32,6 +34,11 @@ def write_job(folder: Path, example: str, toy: Path, **recipe: Any) -> Path:
     path = folder / "rljob.yaml"
     path.write_text(yaml.safe_dump(job))
     return path
+
+
+def planting(fault: str) -> str:
+    """Return the PYTHONPATH with which a container has a fault of the folder `planted`."""
+    return os.pathsep.join([str(Path(__file__).parent / "planted" / fault), str(ROOT)])
 
 
 def start(job: Path, run: Path, *options: str) -> "subprocess.Popen[str]":

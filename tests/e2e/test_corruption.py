@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.jobs import iterations, leftovers, start, write_job
+from tests.e2e.jobs import iterations, leftovers, planting, start, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
-PLANTED = Path(__file__).parent / "planted"
 MISMATCH = (
     "self-test: server 0 of reverse-digits-hybrid-0 differs from the trainer of reverse-digits-hybrid-0 in "
     "model.layers.0.mlp.up_proj.weight, where the trainer has what {policy} has; nothing was trained"
@@ -19,7 +18,7 @@ MISMATCH = (
 def test_one_wrong_weight_stops_the_job(toy: Path, tmp_path: Path) -> None:
     path = write_job(tmp_path, "01-reverse-digits", toy, iterations=2)
     job = yaml.safe_load(path.read_text())
-    spoiled = {"name": "trainer", "env": [{"name": "PYTHONPATH", "value": str(PLANTED)}]}
+    spoiled = {"name": "trainer", "env": [{"name": "PYTHONPATH", "value": planting("spoiling")}]}
     job["spec"]["podTemplate"] = {"spec": {"containers": [spoiled]}}
     path.write_text(yaml.safe_dump(job))
 

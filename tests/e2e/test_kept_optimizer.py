@@ -12,12 +12,11 @@ import torch
 import yaml
 
 from tandem_api.history import CheckpointRecord
-from tests.e2e.jobs import iterations, leftovers, records, start, wait_until, write_job
+from tests.e2e.jobs import iterations, leftovers, planting, records, start, wait_until, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
 START_SECONDS = 240.0
-HOLDING = Path(__file__).parent / "planted" / "holding"
 ITERATIONS, STEPS = 4, 2
 LIMIT = 5e-5
 """Nats between a trainer and a server whose sums have another order."""
@@ -32,7 +31,7 @@ def write_keeping_job(folder: Path, toy: Path, hold: Path, num_ranks: int) -> Pa
     spec["checkpoints"] = {"everyIterations": 1}
     spec["hybrid"]["gpusPerPod"] = num_ranks
     spec["trainer"]["parallelism"] = {"tensor": num_ranks}
-    variables = {"PYTHONPATH": HOLDING, "TANDEM_TEST_HOLD": hold}
+    variables = {"PYTHONPATH": planting("holding"), "TANDEM_TEST_HOLD": hold}
     trainer = {"name": "trainer", "env": [{"name": name, "value": str(value)} for name, value in variables.items()]}
     spec["podTemplate"] = {"spec": {"containers": [trainer]}}
     path.write_text(yaml.safe_dump(job))

@@ -1,0 +1,30 @@
+"""A planted fault: a trainer that exports one wrong weight, checksum and all.
+
+Active only where PYTHONPATH names this folder, and the repository for what is shared: Python imports `sitecustomize`
+at every start.
+"""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from tests.e2e.planted.on_import import change_on_import
+
+EXPORT = "tandem_sidecars.megatron.export"
+
+
+def spoil(module: ModuleType) -> None:
+    """Have the exporter write another value into one element of one tensor."""
+    blocks_of = module._blocks
+
+    def wrong_blocks_of(job: Any, parameter: Any, dtype: Any) -> Iterator[Any]:
+        for block in blocks_of(job, parameter, dtype):
+            if job.placed.tensor.name == "model.layers.0.mlp.up_proj.weight":
+                block = block.clone()
+                block[0, 0] += 0.5
+            yield block
+
+    module._blocks = wrong_blocks_of  # type: ignore[attr-defined]
+
+
+change_on_import(EXPORT, spoil)
