@@ -4,7 +4,7 @@ Bytes of segments are compared, so a server that reads one split's export reads 
 and servers is measured as a sum (see measure.py). `python -m tests.parity` writes the table of docs/weights.md.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import pytest
 import pytest_asyncio
@@ -25,6 +25,7 @@ SLICE = [
     Case("mixtral", 4, TrainerParallelism(tensor=4, expert=2, expert_tensor=2)),
     Case("qwen3_moe", 4, TrainerParallelism(tensor=2, pipeline=2, expert_tensor=2)),
     Case("deepseek_v3", 4, TrainerParallelism(tensor=4, expert=2)),
+    Case("deepseek_v3", 4, TrainerParallelism(pipeline=2, expert=2, first_stage_layers=1)),
 ]
 """Splits that test_megatron_layouts.py leaves out."""
 
@@ -39,6 +40,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 async def engine(bench: Bench) -> AsyncIterator[Engine]:
     async with running_engine(bench.origin("llama").policy) as engine:
         yield engine
+
+
+def kinds_of(cases: Iterable[Case]) -> set[tuple[str, int]]:
+    """Return what cases are split by, and into how many."""
+    splits = [case.parallelism.model_dump(exclude_defaults=True) | {"data": case.num_data} for case in cases]
+    return {kind for split in splits for kind in split.items()}
+
+
+def test_the_slice_of_every_day_has_every_family_and_every_kind_of_split() -> None:
+    assert {case.family for case in SLICE} == set(FAMILIES)
+    assert kinds_of(SLICE) == kinds_of(ALL)
 
 
 @pytest.mark.parametrize("case", SLICE, ids=lambda case: f"{case.family}, {case.name}")

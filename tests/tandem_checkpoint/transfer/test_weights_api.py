@@ -23,11 +23,13 @@ from tandem_checkpoint.http import build_app
 from tandem_checkpoint.segments.manifest import checksum
 from tandem_checkpoint.segments.store import segment_name
 from tandem_checkpoint.transfer import exports
+from tandem_checkpoint.transfer import fetch as fetching
 from tandem_checkpoint.transfer.exports import CHUNK_BYTES, Exports, NotHeld, chunks
 from tests.tandem_checkpoint.api_member import PHASE, asking
 from tests.tandem_checkpoint.jobs import TOKEN
-from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, Pod, content, export, exporting_pod, spoil
+from tests.tandem_checkpoint.transfer.pods import GENERATION, LAYOUT, PORT, Pod, content, export, exporting_pod, spoil
 
+SOON = 10.0
 PATH = f"/v1/weights/{GENERATION}/segment"
 
 
@@ -82,6 +84,38 @@ async def test_one_reader_too_many_is_refused_until_another_has_ended(
 
     assert (refused.status_code, problem(refused).type) == (503, "urn:tandem:problem:streams-taken")
     assert (first.status_code, second.status_code) == (200, 200)
+
+
+async def test_a_reader_that_stands_still_loses_its_stream_to_another(
+    pod: Pod, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MOST_STREAMS", 1)
+    monkeypatch.setattr(fetching, "EXTENT_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "LEAST_BYTES_PER_SECOND", 1 << 40)
+    path = hold_more_than_sockets_take(pod)
+
+    async with asyncio.timeout(SOON):
+        _, still = await asyncio.open_connection(pod.address, PORT, limit=1)
+        still.write(f"GET {path} HTTP/1.1\r\nHost: pod\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        await answer_of(client, 503)
+        await answer_of(client, 200)
+
+    still.close()
+
+
+def hold_more_than_sockets_take(pod: Pod) -> str:
+    """Have a pod hold a generation of nothing but padding; return the path of its segment."""
+    shard = pod.shard.model_copy(update={"segment": segment_name(GENERATION + 1), "segment_bytes": 64 << 20})
+    with (pod.folder / shard.segment).open("wb") as file:
+        file.truncate(shard.segment_bytes)
+    pod.exports.add(GENERATION + 1, [shard])
+    return f"/v1/weights/{GENERATION + 1}/segment"
+
+
+async def answer_of(client: httpx.AsyncClient, status: int) -> None:
+    """Ask for a segment until the answer has a status."""
+    while (await client.get(PATH)).status_code != status:  # noqa: ASYNC110 - the engine tells nobody
+        await asyncio.sleep(0.02)
 
 
 async def test_a_bad_range_is_refused(client: httpx.AsyncClient) -> None:

@@ -1,6 +1,7 @@
 """The weights in this pod's segments: list, publish, fetch, verify, and the bytes themselves."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
@@ -30,9 +31,11 @@ from tandem_checkpoint.segments.store import SegmentError
 from tandem_checkpoint.switch.train import WrongPhase
 from tandem_checkpoint.transfer.byte_range import BadRange, parse_range, parse_runs
 from tandem_checkpoint.transfer.exports import AllStreamsTaken, Held, NotHeld, Streams, chunks, chunks_of_runs
-from tandem_checkpoint.transfer.fetch import FetchFailed
+from tandem_checkpoint.transfer.fetch import FetchFailed, extent_seconds
 from tandem_checkpoint.transfer.mooncake import MooncakeMissing
 from tandem_checkpoint.transfer.runs import size_of
+
+logger = logging.getLogger(__name__)
 
 Generation = Annotated[int, Path(ge=0, description="Version of the weights.")]
 Range = Annotated[str, Header(alias="range", description="One range of bytes, as bytes=0-4095.")]
@@ -108,13 +111,18 @@ def _add_store(router: APIRouter, offered: Capabilities) -> None:
 
 
 class CountedResponse(StreamingResponse):
-    """A response that gives its stream back when it has ended, however it ends."""
+    """A response that gives its stream back when it has ended, however it ends; a reader that stands still ends it."""
 
     streams: Streams
+    seconds: float
+    """As long as a reader gives its source: by then it has given up."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self.seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            logger.warning("a reader has not taken its bytes within %.1f s; its stream is for others now", self.seconds)
         finally:
             self.streams.give_back()
 
@@ -181,5 +189,5 @@ def _counted(
     """Return what sends bytes on one of the streams. Errors: AllStreamsTaken."""
     streams.take()
     response = CountedResponse(content, status_code=status, media_type="application/octet-stream", headers=headers)
-    response.streams = streams
+    response.streams, response.seconds = streams, extent_seconds(int(headers["Content-Length"]))
     return response
