@@ -52,7 +52,7 @@ test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (u
 	@tools/mooncake/packages.sh || echo "no Mooncake here: the tests that need it are skipped and say why"
 	@tools/spin/packages.sh || echo "no spin here: the tests that check the model of the switch are skipped and say why"
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not campaign and not gpu" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not campaign and not gpu" -n $(TEST_PROCESSES) --no-loadscope-reorder
 
 gpu: ## Trainer, server and whole jobs on an NVIDIA GPU; into .venv as docs/gpu.md says
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -1,13 +1,15 @@
 """What tests of several packages share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 from tandem_cli.errors import MachineError
 from tandem_cli.local.etcd import find_etcd
-from tests.side_by_side import arrange
+from tests.side_by_side import Rooms, check_rooms, long_first
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 
 pytest_plugins = ["tests.ground.fixtures"]
@@ -16,10 +18,15 @@ settings.register_profile("tandem", deadline=None)
 settings.load_profile("tandem")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("loadgroup", default=False):
-        arrange(items)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    check_rooms(items)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        long_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Rooms:
+    return Rooms(config, log)
 
 
 @pytest.fixture(scope="session")
