@@ -1,5 +1,6 @@
 """What a run writes down: one JSON object a line of `metrics.jsonl`, told apart by `kind`."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -62,6 +63,29 @@ class CriticalPath(Resource):
     """Time of the switch that lies on no segment."""
     share: float = Field(ge=0, le=1)
     """Time on segments over the whole time; 1 for a switch without duration."""
+
+
+class PhaseEnd(StrEnum):
+    """Why an Infer phase ended."""
+
+    ALL = "All"
+    """Every trajectory was complete or had used its budget."""
+    SHARE = "Share"
+    """Enough were complete: `spec.recipe.partialRollout.stopWhenCompleteShare`."""
+    DEADLINE = "Deadline"
+    """Time was up: `spec.recipe.partialRollout.deadlineSeconds`."""
+
+    @property
+    def text(self) -> str:
+        """Return it in words."""
+        return _END_TEXTS[self]
+
+
+_END_TEXTS = {
+    PhaseEnd.ALL: "all have used their budget",
+    PhaseEnd.SHARE: "enough are complete",
+    PhaseEnd.DEADLINE: "time is up",
+}
 
 
 class SwitchRecord(Resource):
@@ -131,6 +155,12 @@ class IterationRecord(Resource):
     """Trajectories that were trained on."""
     sampled_tokens: int
     """Tokens sampled."""
+    rollout_end: PhaseEnd = PhaseEnd.ALL
+    """Why its Infer phase ended."""
+    cut: int = 0
+    """Trajectories that a server was working on when the phase was ended before they had used their budget."""
+    cut_tokens: int = 0
+    """Tokens that it had sampled of them since it was asked; they go on from there."""
     repeats: int = 0
     """Of those that finished, trajectories that were stopped because they repeated themselves."""
     groups: int = 0

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from tandem_api.history import CheckpointRecord, IterationRecord, PhaseRecord, RunStarted, SwitchRecord
+from tandem_api.history import CheckpointRecord, IterationRecord, PhaseEnd, PhaseRecord, RunStarted, SwitchRecord
 from tandem_api.job.status import Direction
 from tandem_api.metrics import (
     TOTAL,
@@ -43,6 +43,8 @@ class MasterMetrics:
         self._activities = self._counter("activity_seconds", "What the job's time went to.", "activity")
         self._iterations = self._counter("iterations", "Iterations that were committed.")
         self._tokens = self._counter("sampled_tokens", "Tokens sampled in committed iterations.")
+        self._ends = self._counter("rollouts", "Infer phases of committed iterations, by why they ended.", "end")
+        self._cut_tokens = self._counter("cut_tokens", "Tokens of answers that were cut as their Infer phase ended.")
         self._repeats = self._counter("repeats", "Trajectories that were stopped because they repeated themselves.")
         self._groups = self._counter(
             "groups", "Groups of committed iterations, by whether they had a gradient.", "signal"
@@ -60,6 +62,8 @@ class MasterMetrics:
             self._switches.labels(direction, SwitchResult.DONE, Interruption.NONE)
         for signal in ("yes", "no"):
             self._groups.labels(signal)
+        for end in PhaseEnd:
+            self._ends.labels(end)
         for wait in Wait:
             self._deadlines.labels(wait)
         for activity in Activity:
@@ -112,6 +116,8 @@ class MasterMetrics:
     def _committed(self, record: IterationRecord) -> None:
         self._iterations.inc()
         self._tokens.inc(record.sampled_tokens)
+        self._ends.labels(record.rollout_end).inc()
+        self._cut_tokens.inc(record.cut_tokens)
         self._repeats.inc(record.repeats)
         self._groups.labels("yes").inc(record.groups - record.groups_without_signal)
         self._groups.labels("no").inc(record.groups_without_signal)

@@ -15,6 +15,7 @@ from tandem_master.journal import Journal
 from tandem_master.phases import Switcher
 from tandem_master.progress import ProgressBoard
 from tandem_master.rewards.scoring import Scorer
+from tandem_master.rollout.ending import StopRule
 from tandem_master.rollout.repeats import RepeatRule
 from tandem_master.rollout.segments import Limits
 from tandem_master.stop import StopSignal
@@ -55,6 +56,12 @@ class Run:
         if not repeats.window_tokens:
             return None
         return RepeatRule(repeats.window_tokens, repeats.ngram_tokens, repeats.max_share)
+
+    @property
+    def stop_rule(self) -> StopRule:
+        """When an Infer phase ends before every trajectory has used its budget."""
+        partial = self.spec.recipe.partial_rollout
+        return StopRule(partial.stop_when_complete_share, partial.deadline_seconds)
 
     @property
     def max_logprob_difference(self) -> float:

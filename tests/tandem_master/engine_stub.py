@@ -6,11 +6,12 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tandem_api.engine import (
@@ -27,6 +28,8 @@ from tandem_api.engine import (
 from tests.tandem_master.texts import EOS, VOCABULARY
 
 TOKEN = "secret"
+Choice = Mapping[str, Any]
+"""One sample, or a part of it, as a server writes it."""
 WRONG = (VOCABULARY["9"], EOS)
 
 
@@ -39,6 +42,15 @@ class EngineStub:
         """Prompts that no sample solves."""
         self.num_before_holding: int | None = None
         """Answers after which completions hang until their client goes."""
+        self.held_samples: set[int] = set()
+        """Samples of fresh requests of which a first token comes at once, and the rest not before the request is ended:
+        then one more."""
+        self.dropped_samples: set[int] = set()
+        """The same, but the connection breaks after the first token."""
+        self.ends_requests = True
+        """Whether it has the route by which requests are ended."""
+        self.ended: dict[str, asyncio.Event] = {}
+        """By the request's name: set when it is to end."""
         self.refusal: str | None = None
         """Why /v1/train refuses."""
         self.broken_epochs: frozenset[int] = frozenset()
@@ -71,6 +83,7 @@ class EngineStub:
         return Starlette(
             routes=[
                 Route("/v1/completions", self._complete, methods=["POST"]),
+                Route("/inference/v1/abort_requests", self._abort, methods=["POST"]),
                 Route("/v1/train", self._train, methods=["POST"]),
                 Route("/v1/save", self._save, methods=["POST"]),
                 Route("/v1/checkpoints", self._checkpoint, methods=["POST"]),
@@ -85,7 +98,28 @@ class EngineStub:
         prompt = tuple(body["prompt"])
         self.answered.append((prompt, body["seed"]))
         choices = [self._choice(prompt, index, body["max_tokens"]) for index in range(body["n"])]
+        is_fresh = prompt[-1] == VOCABULARY["="]
+        if is_fresh and (self.held_samples | self.dropped_samples) & {*range(body["n"])}:
+            ended = self.ended.setdefault(request.headers["x-request-id"], asyncio.Event())
+            return StreamingResponse(self._in_parts(choices, ended), media_type="text/event-stream")
         return Response(streamed(choices), media_type="text/event-stream")
+
+    async def _in_parts(self, choices: Sequence[Choice], ended: asyncio.Event) -> AsyncIterator[str]:
+        slow = [choice for choice in choices if choice["index"] in self.held_samples | self.dropped_samples]
+        for choice in choices:
+            yield event(part_of(choice, 0, 1) if choice in slow else choice)
+        if self.dropped_samples:
+            raise ConnectionResetError("the server dies")
+        await ended.wait()
+        for choice in slow:
+            yield event({**part_of(choice, 1, 2), "finish_reason": "abort"})
+
+    async def _abort(self, request: Request) -> Response:
+        if not self.ends_requests:
+            return Response(status_code=404)
+        for name in (await request.json())["request_ids"]:
+            self.ended.setdefault(name.removeprefix("cmpl-").removesuffix("-0"), asyncio.Event()).set()
+        return Response()
 
     async def _hang(self, request: Request) -> Response:
         self.held.set()
@@ -95,7 +129,7 @@ class EngineStub:
         self.disconnected.set()
         return Response(status_code=499)
 
-    def _choice(self, prompt: tuple[int, ...], index: int, max_tokens: int) -> dict[str, object]:
+    def _choice(self, prompt: tuple[int, ...], index: int, max_tokens: int) -> Choice:
         end = prompt.index(VOCABULARY["="]) + 1
         is_wrong = index % 2 or prompt[:end] in map(_tokens, self.hopeless)
         rest = (WRONG if is_wrong else self.solutions[prompt[:end]])[len(prompt) - end :]
@@ -169,10 +203,21 @@ async def serving(stub: EngineStub) -> AsyncIterator[int]:
         listener.close()
 
 
-def streamed(choices: Sequence[Mapping[str, object]]) -> str:
+def streamed(choices: Sequence[Choice]) -> str:
     """Return an answer as it streams in, each of `choices` in an event of its own."""
-    events = [json.dumps({"id": "cmpl-1", "choices": [choice]}) for choice in choices]
-    return "".join(f"data: {event}\n\n" for event in (*events, "[DONE]"))
+    return "".join(map(event, choices)) + "data: [DONE]\n\n"
+
+
+def event(choice: Choice) -> str:
+    """Return one event of a stream."""
+    return f"data: {json.dumps({'id': 'cmpl-1', 'choices': [choice]})}\n\n"
+
+
+def part_of(choice: Choice, first: int, last: int) -> Choice:
+    """Return some tokens of a sample, which goes on."""
+    token_ids = choice["token_ids"][first:last]
+    logprobs = {"token_logprobs": [-0.5] * len(token_ids)}
+    return {**choice, "token_ids": token_ids, "logprobs": logprobs, "finish_reason": None}
 
 
 def _saved(folder: Path) -> Response:

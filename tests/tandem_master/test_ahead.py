@@ -1,7 +1,7 @@
 """Requests that are sent before their servers are ready."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,11 @@ import pytest
 from tandem_api.job.status import Phase
 from tandem_api.registry import Desired, Keys, MemberRecord, MemberState, MemberStatus
 from tandem_checkpoint.switch.protocol import State
+from tandem_master.rollout import dispatch as dispatching
 from tandem_master.rollout.ahead import Ahead, spread
-from tandem_master.rollout.segments import Ask
+from tandem_master.rollout.dispatch import Dispatcher
+from tandem_master.rollout.pool import ServerPool
+from tandem_master.rollout.segments import Ask, Completion, Piece
 from tandem_master.rollout.server import CompletionApi
 from tandem_master.serving import WAITING, Serving
 from tandem_master.watched import watched
@@ -51,6 +54,13 @@ class Scene:
         status = MemberStatus(incarnation=incarnation, epoch=epoch, state=state, stage=stage)
         await self.registry.put(KEYS.member(pod, "rollout"), record.model_dump_json())
         await self.registry.put(KEYS.status(pod, "rollout"), status.model_dump_json())
+
+    async def completed(self, server: str, ask: Ask) -> Sequence[Completion]:
+        """Return what a server answers, to what was sent ahead or else now."""
+        exchange, _ = self.ahead.take(server, ask)
+        pieces = await exchange.ended_samples()
+        await exchange.close()
+        return [piece.completion for piece in pieces]
 
     async def next_asked(self) -> str:
         async with asyncio.timeout(SOON):
@@ -104,7 +114,7 @@ async def test_a_server_that_waits_is_asked_and_its_answer_is_handed_on(stage: s
         asked = await scene.next_asked()
         scene.ahead.keep({A: "one"})
 
-        (completion,) = await scene.ahead.complete(A, FIRST)
+        (completion,) = await scene.completed(A, FIRST)
 
     assert (asked, completion.token_ids) == (A, (5, 0))
     assert scene.asked.empty()
@@ -132,22 +142,30 @@ async def test_no_more_wait_at_a_server_than_it_needs_to_begin_with() -> None:
         assert [scene.ahead.server_of(ask) for ask in (FIRST, SECOND, third)] == [A, A, None]
 
 
-async def test_a_request_whose_server_dies_before_it_is_ready_is_sent_again() -> None:
+async def test_a_request_whose_server_dies_before_it_is_ready_is_sent_again_and_has_used_no_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatching, "MAX_ATTEMPTS", 0)
     alive = asyncio.Event()
+    delivered: list[Piece] = []
 
     async def handler(_: httpx.Request) -> httpx.Response:
         if not alive.is_set():
             raise httpx.ReadError("connection reset by peer")
         return ANSWER
 
-    async with switching(handler, FIRST) as scene:
+    async def deliver(pieces: Sequence[Piece]) -> Sequence[Ask]:
+        delivered.extend(pieces)
+        return ()
+
+    async with switching(handler, FIRST) as scene, asyncio.timeout(SOON):
         await scene.tell("a", "Gathering")
         await scene.next_asked()
         alive.set()
 
-        (completion,) = await scene.ahead.complete(A, FIRST)
+        await Dispatcher(scene.ahead, ServerPool({A: "one"}), deliver).run()
 
-    assert completion.token_ids == (5, 0)
+    assert [piece.completion.token_ids for piece in delivered] == [(5, 0)]
     assert scene.asked.qsize() == 1
 
 
@@ -180,7 +198,7 @@ async def test_what_is_asked_of_another_server_is_not_waited_for() -> None:
         await scene.tell("a", "Loading")
         await scene.next_asked()
 
-        (completion,) = await scene.ahead.complete(B, FIRST)
+        (completion,) = await scene.completed(B, FIRST)
 
     assert completion.token_ids == (5, 0)
 

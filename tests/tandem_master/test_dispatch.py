@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import httpx
 import pytest
@@ -10,10 +10,10 @@ import pytest
 from tandem_master.errors import RolloutError
 from tandem_master.rollout import dispatch as dispatching
 from tandem_master.rollout.ahead import Ahead
-from tandem_master.rollout.dispatch import dispatch
+from tandem_master.rollout.dispatch import Dispatcher
 from tandem_master.rollout.pool import ServerPool
 from tandem_master.rollout.repeats import RepeatRule
-from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.segments import Ask, Completion, FinishReason, Piece
 from tandem_master.rollout.server import CompletionApi, request_body
 from tests.tandem_master.engine_stub import streamed
 from tests.tandem_master.texts import trajectory
@@ -35,20 +35,31 @@ def pool_of(*servers: str, max_outstanding: int = 256) -> ServerPool:
     return ServerPool(dict.fromkeys(servers, "one"), max_outstanding=max_outstanding)
 
 
-async def answers(handler: Handler, *servers: str) -> tuple[Completion, ...]:
-    """Send ASK to a world of servers that answer by `handler`, and return what is delivered."""
-    delivered: list[tuple[Completion, ...]] = []
+async def answers(handler: Handler, *servers: str, rule: RepeatRule | None = None) -> tuple[Completion, ...]:
+    """Send ASK to a world of servers that answer by `handler`; return what is delivered of each of its samples."""
+    delivered: dict[str, Completion] = {}
 
-    async def deliver(_: Ask, completions: tuple[Completion, ...]) -> tuple[Ask, ...]:
-        delivered.append(completions)
+    async def deliver(pieces: Sequence[Piece]) -> tuple[Ask, ...]:
+        delivered.update((piece.trajectory.id, piece.completion) for piece in pieces)
         return ()
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of(*servers), deliver)
-    return delivered[0]
+        await Dispatcher(Ahead(CompletionApi(client, 0.7, rule), [ASK]), pool_of(*servers), deliver).run()
+    return tuple(delivered[item.id] for item in ASK.trajectories)
 
 
-async def ignore(_: Ask, __: tuple[Completion, ...]) -> tuple[Ask, ...]:
+class Endless(httpx.AsyncByteStream):
+    """An answer that begins and does not end."""
+
+    def __init__(self, begin: str) -> None:
+        self._begin = begin.removesuffix("data: [DONE]\n\n")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._begin.encode()
+        await asyncio.sleep(60)
+
+
+async def ignore(_: Sequence[Piece]) -> tuple[Ask, ...]:
     """Take a delivery that a test does not look at."""
     return ()
 
@@ -100,7 +111,7 @@ async def test_a_dead_server_is_asked_once_and_not_by_every_request() -> None:
 
     pool = pool_of("http://a", "http://b", max_outstanding=2)
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK] * 40), pool, ignore)
+        await Dispatcher(Ahead(CompletionApi(client, temperature=0.7), [ASK] * 40), pool, ignore).run()
 
     assert (hosts.count("a"), hosts.count("b")) == (1, 40)
 
@@ -138,9 +149,9 @@ async def test_a_request_at_a_server_that_leaves_goes_to_another_one() -> None:
     pool = pool_of("http://a", "http://b")
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client, asyncio.timeout(5):
         ahead = Ahead(CompletionApi(client, temperature=0.7), [ASK])
-        running = asyncio.create_task(dispatch(ahead, pool, ignore))
+        running = asyncio.create_task(Dispatcher(ahead, pool, ignore).run())
         first = await asked.get()
-        await pool.update({"http://b": "one"})
+        pool.update({"http://b": "one"})
         await running
 
     assert (first, asked.get_nowait()) == ("a", "b")
@@ -211,10 +222,12 @@ async def test_an_answer_is_cut_where_a_response_repeats_itself_and_the_others_g
     rule = RepeatRule(window_tokens=6, ngram_tokens=1, max_share=0.5)
     loop = {"index": 0, "token_ids": [5] * 20, "logprobs": {"token_logprobs": [-1.0] * 20}, "finish_reason": None}
     more = {"index": 1, "token_ids": [4, 6], "logprobs": {"token_logprobs": [-1.0] * 2}, "finish_reason": None}
-    body = streamed([more, loop, {"index": 1, **CHOICE}])
+    body = Endless(streamed([more, loop]))
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, text=body))) as client:
-        first, second = await CompletionApi(client, 0.7, rule).complete("http://a", ASK)
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404) if request.url.path.endswith("abort_requests") else httpx.Response(200, stream=body)
+
+    first, second = await answers(handler, "http://a", rule=rule)
 
     assert first == Completion((5,) * 6, (-1.0,) * 6, FinishReason.REPEAT)
     assert second == Completion((4, 6), (-1.0, -1.0), FinishReason.ABORT)
@@ -228,49 +241,13 @@ async def test_what_an_answer_leads_to_is_asked_too() -> None:
         seeds.append(json.loads(request.content)["seed"])
         return httpx.Response(200, text=GOOD)
 
-    async def deliver(ask: Ask, _: tuple[Completion, ...]) -> tuple[Ask, ...]:
-        return (follow_up,) if ask is ASK else ()
+    async def deliver(pieces: Sequence[Piece]) -> tuple[Ask, ...]:
+        return (follow_up,) if pieces[0].trajectory in ASK.trajectories else ()
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-        await dispatch(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of("http://a"), deliver)
+        await Dispatcher(Ahead(CompletionApi(client, temperature=0.7), [ASK]), pool_of("http://a"), deliver).run()
 
     assert seeds == [11, 12]
-
-
-async def test_the_least_busy_server_is_taken() -> None:
-    pool = pool_of("a", "b")
-
-    async with pool.seat(3) as first, pool.seat(1) as second, pool.seat(1) as third:
-        assert (first.server, second.server, third.server) == ("a", "b", "b")
-
-
-async def test_a_server_that_is_preferred_is_taken_before_a_less_busy_one_where_it_has_the_seats() -> None:
-    pool = pool_of("a", "b", max_outstanding=4)
-
-    async with pool.seat(3) as first, pool.seat(1, prefer="a") as second, pool.seat(1, prefer="a") as third:
-        assert (first.server, second.server, third.server) == ("a", "a", "b")
-
-
-async def test_a_full_server_makes_a_request_wait() -> None:
-    pool = pool_of("a", max_outstanding=4)
-    entered = asyncio.Event()
-
-    async def narrow() -> None:
-        async with pool.seat(2):
-            entered.set()
-
-    async with pool.seat(3):
-        waiting = asyncio.create_task(narrow())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not entered.is_set()
-    await waiting
-    assert entered.is_set()
-
-
-async def test_a_request_wider_than_a_server_is_taken_when_it_is_idle() -> None:
-    async with pool_of("a", max_outstanding=4).seat(9) as station:
-        assert station.server == "a"
 
 
 def test_a_phase_without_servers_is_an_error() -> None:

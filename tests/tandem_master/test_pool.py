@@ -1,137 +1,150 @@
 """Seats at servers that come, fail and leave while a rollout runs."""
 
-import asyncio
-
 import pytest
 
-from tandem_master.errors import RolloutError
 from tandem_master.rollout import pool as pooling
-from tandem_master.rollout.pool import ServerPool
-
-SOON = 5.0
+from tandem_master.rollout.pool import ServerPool, Station
 
 
 def servers(*names: str, incarnation: str = "one") -> dict[str, str]:
     return dict.fromkeys(names, incarnation)
 
 
-async def seated(pool: ServerPool, *avoid: str) -> str:
-    """Return the server at which a request of one sample gets a seat now."""
-    async with asyncio.timeout(SOON), pool.seat(1, frozenset(avoid)) as station:
-        return station.server
+def pool_of(*names: str, seats: int = 256) -> ServerPool:
+    """Return a pool of servers whose engines have not been started anew."""
+    return ServerPool(servers(*names), max_outstanding=seats)
 
 
-async def test_a_server_that_joins_takes_what_waits_for_a_seat() -> None:
-    pool = ServerPool(servers("a"), max_outstanding=1)
+def seated(pool: ServerPool, num_samples: int = 1, *avoid: str, prefer: str | None = None) -> Station:
+    """Return the server at which a request gets its seats now."""
+    station = pool.take(num_samples, frozenset(avoid), prefer)
+    assert station is not None
+    return station
 
-    async with pool.seat(1):
-        waiting = asyncio.create_task(seated(pool))
-        await asyncio.sleep(0)
-        await pool.update(servers("a", "b"))
 
-        assert await waiting == "b"
+async def test_the_least_busy_server_is_taken() -> None:
+    pool = pool_of("a", "b")
+
+    assert [seated(pool, number).server for number in (3, 1, 1)] == ["a", "b", "b"]
+
+
+async def test_a_server_that_is_preferred_is_taken_before_a_less_busy_one_where_it_has_the_seats() -> None:
+    pool = pool_of("a", "b", seats=4)
+
+    first = seated(pool, 3)
+
+    assert [first.server, seated(pool, prefer="a").server, seated(pool, prefer="a").server] == ["a", "a", "b"]
+
+
+async def test_a_full_server_has_no_seats_until_some_are_given_back() -> None:
+    pool = pool_of("a", seats=4)
+    station = seated(pool, 3)
+
+    assert pool.take(2) is None
+    pool.give_back(station, 3)
+
+    assert pool.changed.is_set()
+    assert seated(pool, 2) is station
+
+
+async def test_a_request_wider_than_a_server_is_taken_when_it_is_idle() -> None:
+    pool = pool_of("a", seats=4)
+
+    assert seated(pool, 9).server == "a"
+    assert pool.take(1) is None
+
+
+async def test_a_server_that_joins_has_seats_for_what_waits() -> None:
+    pool = pool_of("a", seats=1)
+    seated(pool)
+    pool.changed.clear()
+
+    pool.update(servers("a", "b"))
+
+    assert pool.changed.is_set()
+    assert seated(pool).server == "b"
 
 
 async def test_a_server_that_has_left_is_not_taken() -> None:
-    pool = ServerPool(servers("a", "b"))
+    pool = pool_of("a", "b")
 
-    await pool.update(servers("b"))
+    pool.update(servers("b"))
 
-    assert await seated(pool) == "b"
+    assert seated(pool).server == "b"
 
 
-async def test_who_sits_at_a_server_is_told_that_it_has_left() -> None:
-    pool = ServerPool(servers("a", "b"))
+async def test_who_asks_a_server_is_told_that_it_has_left() -> None:
+    pool = pool_of("a", "b")
+    told: list[str] = []
+    seated(pool).losing["me"] = lambda: told.append("me")
 
-    async with pool.seat(1) as station:
-        await pool.update(servers("b"))
+    pool.update(servers("b"))
 
-        assert station.gone.is_set()
+    assert told == ["me"]
 
 
 async def test_an_engine_that_was_started_anew_has_left_and_joined() -> None:
-    pool = ServerPool(servers("a"))
+    pool = pool_of("a")
+    before = seated(pool)
 
-    async with pool.seat(1) as before:
-        await pool.update(servers("a", incarnation="two"))
-        async with pool.seat(1) as after:
-            assert before.gone.is_set()
-            assert not after.gone.is_set()
-            assert after.outstanding == 1
+    pool.update(servers("a", incarnation="two"))
+    after = seated(pool)
+
+    assert after is not before
+    assert (after.server, after.outstanding) == ("a", 1)
 
 
 async def test_who_stays_keeps_its_seats() -> None:
-    pool = ServerPool(servers("a"))
+    pool = pool_of("a")
+    seated(pool, 2)
 
-    async with pool.seat(2):
-        await pool.update(servers("a", "b"))
+    pool.update(servers("a", "b"))
 
-        assert await seated(pool) == "b"
+    assert seated(pool).server == "b"
 
 
 async def test_a_server_that_has_failed_is_left_alone_although_it_is_the_least_busy() -> None:
-    pool = ServerPool(servers("a", "b"))
-    async with pool.seat(1) as failing:
-        assert pool.distrust(failing)
+    pool = pool_of("a", "b")
+    failing = seated(pool)
+    assert pool.distrust(failing)
+    pool.give_back(failing, 1)
 
-    async with pool.seat(5):
-        assert await seated(pool) == "b"
+    assert [seated(pool, 5).server, seated(pool).server] == ["b", "b"]
 
 
 async def test_a_server_that_answers_again_is_trusted_again() -> None:
-    pool = ServerPool(servers("a", "b"))
-    async with pool.seat(1) as station:
-        pool.distrust(station)
-        station.answered()
+    pool = pool_of("a", "b")
+    station = seated(pool)
+    pool.distrust(station)
+    station.answered()
+    pool.give_back(station, 1)
 
-    async with pool.seat(5) as busy:
-        assert {busy.server, await seated(pool)} == {"a", "b"}
+    assert {seated(pool, 5).server, seated(pool).server} == {"a", "b"}
 
 
 async def test_a_failed_server_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = ServerPool(servers("a", "b"))
-    async with pool.seat(1) as station:
-        pool.distrust(station)
+    pool = pool_of("a", "b")
+    station = seated(pool)
+    pool.distrust(station)
+    pool.give_back(station, 1)
     monkeypatch.setattr(pooling, "PROBATION_SECONDS", -1.0)
 
-    assert await seated(pool) == "a"
+    assert seated(pool) is station
 
 
 async def test_where_all_have_failed_one_that_was_not_asked_yet_is_taken() -> None:
-    pool = ServerPool(servers("a", "b"))
-    async with pool.seat(1) as first, pool.seat(1) as second:
-        assert pool.distrust(first)
-        assert not pool.distrust(second)
+    pool = pool_of("a", "b")
 
-    assert await seated(pool, "a") == "b"
-    assert await seated(pool, "b") == "a"
+    assert pool.distrust(seated(pool))
+    assert not pool.distrust(seated(pool))
 
-
-async def test_a_request_waits_for_a_server_where_all_have_left() -> None:
-    pool = ServerPool(servers("a"))
-    await pool.update({})
-    waiting = asyncio.create_task(seated(pool))
-    await asyncio.sleep(0)
-
-    await pool.update(servers("b"))
-
-    assert await waiting == "b"
-
-
-async def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooling, "EMPTY_SECONDS", 0.01)
-    pool = ServerPool(servers("a"))
-    await pool.update({})
-
-    with pytest.raises(RolloutError, match=r"all servers have left, and none came within 0\.01 s"):
-        await seated(pool)
+    assert [seated(pool, 1, "a").server, seated(pool, 1, "b").server] == ["b", "a"]
 
 
 async def test_answers_are_counted_also_of_those_who_have_left() -> None:
-    pool = ServerPool(servers("a"))
-    async with pool.seat(1) as station:
-        station.answered()
+    pool = pool_of("a")
+    seated(pool).answered()
 
-    await pool.update(servers("b"))
+    pool.update(servers("b"))
 
     assert pool.num_answers == {"a": 1, "b": 0}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tandem_api.job.recipe import PartialRolloutSpec
 from tandem_api.job.repeats import RepeatsSpec
-from tandem_master.rollout.phase import cut_short
+from tandem_master.rollout.phase import aborted
 from tandem_master.rollout.repeats import RepeatRule, RepeatWatch
-from tandem_master.rollout.segments import Completion, FinishReason, Limits, extend, plan_asks
+from tandem_master.rollout.segments import Completion, FinishReason, Limits, Piece, extend, plan_asks
 from tests.tandem_master.conftest import PROBLEMS, Job, with_spec
 from tests.tandem_master.texts import trajectory, unfinished
 
@@ -107,7 +107,7 @@ def test_a_watch_forgets_what_has_left_its_window() -> None:
     assert len(watch._counts) == len(watch._hashes) == RULE.num_ngrams
 
 
-async def test_a_response_that_repeats_itself_gets_the_penalty_and_the_others_of_its_group_go_on_at_once(
+async def test_a_response_that_repeats_itself_gets_the_penalty_and_what_came_of_its_group_besides_counts(
     job: Job,
 ) -> None:
     repeats = RepeatsSpec(window_tokens=6, ngram_tokens=1, max_share=0.5, penalty=0.25)
@@ -118,6 +118,18 @@ async def test_a_response_that_repeats_itself_gets_the_penalty_and_the_others_of
 
     cut = "SELECT reward, correct, num_tokens FROM trajectories JOIN segments ON id = trajectory_id"
     assert set(job.rows(f"{cut} WHERE finish_reason = 'repeat'")) == {(-0.25, 0, 6)}
+    assert [(record.repeats, record.unfinished) for record in job.iterations()] == [(2, 0)] * 3
+    assert len(job.stub.answered) == len(set(job.stub.answered)) == 6
+
+
+async def test_the_others_of_a_group_go_on_at_once_where_one_repeats_itself(job: Job) -> None:
+    repeats = RepeatsSpec(window_tokens=6, ngram_tokens=1, max_share=0.5, penalty=0.25)
+    with_spec(job, "recipe", repeats=repeats, partial_rollout=PartialRolloutSpec(token_budget=16))
+    job.stub.solutions = dict.fromkeys(job.stub.solutions, (5,) * 12)
+    job.stub.held_samples = {1}
+
+    await job.run()
+
     assert [(record.repeats, record.unfinished) for record in job.iterations()] == [(4, 0)] * 3
     assert len(job.stub.answered) == len(set(job.stub.answered)) == 12
 
@@ -127,12 +139,13 @@ def test_a_sample_that_was_cut_with_another_one_keeps_its_tokens() -> None:
     rest = Completion((4, 6), (-1.0, -1.0), FinishReason.ABORT)
     limits = Limits(budget_tokens=8, max_length_tokens=64)
 
-    outcomes = [unfinished(extend(trajectory(name), item, 0, limits)) for name, item in (("a", loop), ("b", rest))]
-    (goes_on,) = cut_short(outcomes, (loop, rest))
+    pieces = [Piece(trajectory("1-p-0"), loop), Piece(trajectory("1-p-1"), rest)]
+    outcomes = [unfinished(extend(piece.trajectory, piece.completion, 0, limits)) for piece in pieces]
+    (goes_on,) = aborted(outcomes, pieces)
     (ask,) = plan_asks([goes_on], 0, limits, seed=1, iteration=1)
 
     assert (outcomes[0].trajectory.state, outcomes[0].trajectory.finish_reason) == ("Finished", "repeat")
-    assert (ask.trajectories[0].id, ask.token_ids, ask.max_tokens) == ("b", (7, 8, 4, 6), 6)
+    assert (ask.trajectories[0].id, ask.token_ids, ask.max_tokens) == ("1-p-1", (7, 8, 4, 6), 6)
 
 
 async def test_a_loop_may_go_on_where_the_spec_stops_none(job: Job) -> None:

@@ -76,30 +76,45 @@ def test_the_allowance_ends_at_the_longest_length() -> None:
 
 
 def test_fresh_trajectories_of_a_group_share_one_request() -> None:
-    fresh = [trajectory("a"), trajectory("b"), trajectory("c", group="1-q-0")]
+    fresh = [trajectory("1-p-0"), trajectory("1-p-1"), trajectory("1-q-0", group="1-q-0")]
 
     asks = plan_asks(fresh, 0, LIMITS, seed=1, iteration=1)
 
-    assert [names(ask) for ask in asks] == [["a", "b"], ["c"]]
+    assert [names(ask) for ask in asks] == [["1-p-0", "1-p-1"], ["1-q-0"]]
     assert [ask.max_tokens for ask in asks] == [4, 4]
 
 
 def test_a_continuation_asks_alone_with_its_tokens_so_far() -> None:
-    asks = plan_asks([trajectory("a", segment(0, 5, 6)), trajectory("b")], 1, LIMITS, seed=1, iteration=2)
+    asks = plan_asks([trajectory("1-p-0", segment(0, 5, 6)), trajectory("1-p-1")], 1, LIMITS, seed=1, iteration=2)
 
-    assert [(names(ask), ask.token_ids) for ask in asks] == [(["a"], (7, 8, 5, 6)), (["b"], (7, 8))]
+    assert [(names(ask), ask.token_ids) for ask in asks] == [(["1-p-0"], (7, 8, 5, 6)), (["1-p-1"], (7, 8))]
 
 
 def test_a_trajectory_that_used_this_generations_budget_is_not_asked_for_again() -> None:
-    asks = plan_asks([trajectory("a", segment(1, 5, 5, 5, 5))], 1, LIMITS, seed=1, iteration=2)
+    asks = plan_asks([trajectory("1-p-0", segment(1, 5, 5, 5, 5))], 1, LIMITS, seed=1, iteration=2)
 
     assert asks == ()
 
 
 def test_no_two_requests_of_a_trajectory_have_the_same_seed() -> None:
-    cases = [(trajectory("a"), 1, 1), (trajectory("a"), 1, 2), (trajectory("a"), 2, 1), (trajectory("b"), 1, 1)]
+    cases = [
+        (trajectory("1-p-0"), 1, 1),
+        (trajectory("1-p-0"), 1, 2),
+        (trajectory("1-p-0"), 2, 1),
+        (trajectory("1-p-1"), 1, 1),
+    ]
 
     seeds = [plan_asks([item], 9, LIMITS, seed=seed, iteration=i)[0].seed for item, seed, i in cases]
 
     assert len(set(seeds)) == len(cases)
     assert max(seeds) < 2**31
+
+
+def test_what_is_sampled_of_a_trajectory_does_not_depend_on_which_others_are_left() -> None:
+    group = [trajectory(f"1-p-{number}") for number in range(4)]
+
+    all_asks = plan_asks(group, 0, LIMITS, seed=1, iteration=1)
+    what_is_left = plan_asks([group[3], group[1], group[0]], 0, LIMITS, seed=1, iteration=1)
+
+    assert [names(ask) for ask in what_is_left] == [["1-p-0", "1-p-1"], ["1-p-3"]]
+    assert [ask.seed - all_asks[0].seed for ask in what_is_left] == [0, 3]

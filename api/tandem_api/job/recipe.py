@@ -11,6 +11,8 @@ from tandem_api.resource import Resource
 
 TOKEN_BUDGET = 8192
 MAX_ITERATIONS = 1_000_000
+MAX_DEADLINE_SECONDS = 604_800
+"""A week."""
 MAX_SEED = (1 << 53) - 1
 """Largest integer that every reader of JSON keeps exactly."""
 
@@ -22,6 +24,13 @@ class PartialRolloutSpec(Resource):
     """Most output tokens that a trajectory grows by in one iteration; what is unfinished then goes on in the next.
     At least the longest prompt: a continuation reads its whole prefix again, and a smaller budget would spend more
     on prefixes than on new tokens. At most `spec.policy.maxLengthTokens`, except for the default."""
+    stop_when_complete_share: float | None = Field(default=None, gt=0, le=1)
+    """The Infer phase ends once this share of the iteration's trajectories, those that go on from earlier iterations
+    included, is complete. What is being sampled then is cut, and goes on in the next iteration from where it is.
+    Absent: each trajectory is waited for until it is complete or has used its budget. The report names no figure."""
+    deadline_seconds: float | None = Field(default=None, gt=0, le=MAX_DEADLINE_SECONDS)
+    """The Infer phase ends after this time, whatever is complete, in the same way. It counts from the moment when the
+    servers answer, and the phase lasts until they have sampled something. Absent: no deadline."""
     exclude_old_segments: bool = True
     """Leave segments sampled with older generations out of the loss (report, section 2.6.2: only the current
     iteration's segment is on-policy). Otherwise they take part: as they are, or by

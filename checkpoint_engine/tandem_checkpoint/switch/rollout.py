@@ -250,7 +250,7 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
         *("--max-model-len", str(_max_model_length(settings))),
         *("--seed", str(spec.recipe.seed), "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
         *("--tensor-parallel-size", str(split.tensor), "--pipeline-parallel-size", str(split.pipeline)),
-        "--disable-uvicorn-access-log",
+        *("--disable-uvicorn-access-log", "--enable-scale-out"),  # which has the route that ends requests
     ]
     if settings.config.device == "cpu":
         arguments += ["--enforce-eager", "--distributed-executor-backend"]

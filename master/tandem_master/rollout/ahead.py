@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tandem_master.errors import RolloutError
+from tandem_master.rollout.ending import Ending
+from tandem_master.rollout.exchange import Exchange
 from tandem_master.rollout.pool import MAX_OUTSTANDING_SAMPLES
-from tandem_master.rollout.segments import Ask, Completion
-from tandem_master.rollout.server import CompletionApi, ServerUnavailable
+from tandem_master.rollout.segments import Ask
+from tandem_master.rollout.server import CompletionApi
 from tandem_master.serving import Servers, Serving
 
 logger = logging.getLogger(__name__)
@@ -30,19 +31,25 @@ binds its weights, some milliseconds each: a whole phase's requests would make t
 class Sent:
     """One request that waits at a server."""
 
-    server: str
     incarnation: str
-    answer: asyncio.Task[tuple[Completion, ...]]
+    exchange: Exchange
+
+    @property
+    def server(self) -> str:
+        return self.exchange.server
 
 
 class Ahead:
     """Sends the requests of one Infer phase while the switch into it runs, and hands on what becomes of them."""
 
-    def __init__(self, api: CompletionApi, asks: Sequence[Ask]) -> None:
+    def __init__(self, api: CompletionApi, asks: Sequence[Ask], ending: Ending | None = None) -> None:
         self.asks = tuple(asks)
-        self._api = api
+        self.api = api
+        self.ending = ending or Ending()
+        """Whether the phase is to end."""
         self._sent: dict[str, Sent] = {}
         self._known: Servers = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def follow(self, serving: Serving) -> None:
         """Send each waiting server the first of its share as soon as it waits, until cancelled."""
@@ -62,23 +69,19 @@ class Ahead:
         sent = self._sent.get(_name(ask))
         return None if sent is None else sent.server
 
-    async def complete(self, server: str, ask: Ask) -> tuple[Completion, ...]:
-        """Return a server's answer, to what was sent ahead where it was. Errors: those of CompletionApi."""
+    def take(self, server: str, ask: Ask) -> tuple[Exchange, bool]:
+        """Return the exchange of a request with a server, and whether it was begun ahead and may have failed."""
         sent = self._sent.pop(_name(ask), None)
         if sent is not None and sent.server == server:
-            try:
-                return await sent.answer
-            except (ServerUnavailable, RolloutError) as error:
-                logger.info("sent again, as it was sent before its server was ready: %s", error)
-        elif sent is not None:
-            sent.answer.cancel()
-        return await self._api.complete(server, ask)
+            return sent.exchange, True
+        if sent is not None:
+            self._close(sent.exchange)
+        return Exchange(self.api, server, ask), False
 
     async def close(self) -> None:
         """Cancel what nobody has asked for."""
-        answers = [sent.answer for sent in self._sent.values()]
         self._let_go(set(self._sent.values()))
-        await asyncio.gather(*answers, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _send(self, servers: Sequence[str]) -> None:
         num_sent = Counter(sent.server for sent in self._sent.values())
@@ -87,14 +90,17 @@ class Ahead:
                 continue
             if num_sent[server] < NUM_AHEAD:
                 num_sent[server] += 1
-                answer = asyncio.create_task(self._api.complete(server, ask), name=f"ask {server} ahead")
-                answer.add_done_callback(_take_note)
-                self._sent[_name(ask)] = Sent(server, self._known[server], answer)
+                self._sent[_name(ask)] = Sent(self._known[server], Exchange(self.api, server, ask))
 
     def _let_go(self, those: set[Sent]) -> None:
         for sent in those:
-            sent.answer.cancel()
+            self._close(sent.exchange)
         self._sent = {name: sent for name, sent in self._sent.items() if sent not in those}
+
+    def _close(self, exchange: Exchange) -> None:
+        task = asyncio.create_task(exchange.close(), name=f"close at {exchange.server}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def spread(
@@ -121,9 +127,3 @@ def _name(ask: Ask) -> str:
 
 def _same_life(sent: Sent, servers: Mapping[str, str]) -> bool:
     return servers.get(sent.server) == sent.incarnation
-
-
-def _take_note(answer: "asyncio.Task[tuple[Completion, ...]]") -> None:
-    """Look at how a request has ended that nobody may wait for, so that asyncio does not complain of it."""
-    if not answer.cancelled():
-        answer.exception()

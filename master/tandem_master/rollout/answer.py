@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from tandem_api.trajectory import Trajectory
 from tandem_master.rollout.repeats import RepeatRule, RepeatWatch
-from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.segments import Ask, Completion, FinishReason, Piece
 
 
 class UnknownSample(Exception):  # noqa: N818 - what came, not whose mistake it is
@@ -26,13 +26,17 @@ class Part:
 class PartialSample:
     """What has come of one sample so far."""
 
+    trajectory: Trajectory
     watch: RepeatWatch | None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    is_taken: bool = False
 
     def add(self, part: Part) -> None:
         """Append a part, up to the token after which the response repeats itself. Errors: UnknownSample."""
+        if self.finish_reason is FinishReason.REPEAT:
+            return  # what the server had sampled before it heard of it
         if self.finish_reason is not None:
             raise UnknownSample(f"tokens came after a finish reason, {self.finish_reason}")
         excess = self.watch.first_excess(part.token_ids) if self.watch is not None else None
@@ -40,17 +44,39 @@ class PartialSample:
         self.logprobs += part.logprobs[:excess]
         self.finish_reason = part.finish_reason if excess is None else FinishReason.REPEAT
 
+    def take(self) -> Piece:
+        """Return what there is, as aborted where it has not ended."""
+        self.is_taken = True
+        reason = self.finish_reason or FinishReason.ABORT
+        return Piece(self.trajectory, Completion(tuple(self.token_ids), tuple(self.logprobs), reason))
+
 
 class PartialAnswer:
-    """The samples of one request, in the order of its trajectories."""
+    """The samples of one request, in the order of its trajectories. Each is taken once: when it has ended, or with the
+    rest when the request has."""
 
     def __init__(self, ask: Ask, rule: RepeatRule | None) -> None:
-        self._samples = [PartialSample(_watch(rule, trajectory)) for trajectory in ask.trajectories]
+        self._samples = [PartialSample(trajectory, _watch(rule, trajectory)) for trajectory in ask.trajectories]
 
     @property
     def is_complete(self) -> bool:
         """Return whether all samples have ended."""
         return all(sample.finish_reason is not None for sample in self._samples)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Return whether nothing has come that counts."""
+        return not any(sample.token_ids or sample.is_taken for sample in self._samples)
+
+    @property
+    def has_aborted(self) -> bool:
+        """Return whether the server has given a sample up."""
+        return any(sample.finish_reason is FinishReason.ABORT for sample in self._samples)
+
+    @property
+    def num_tokens(self) -> int:
+        """Return how many tokens have come, of all samples."""
+        return sum(len(sample.token_ids) for sample in self._samples)
 
     def add(self, index: int, part: Part) -> bool:
         """Add to the sample of this number; return whether it repeats itself. Errors: UnknownSample."""
@@ -59,12 +85,15 @@ class PartialAnswer:
         self._samples[index].add(part)
         return self._samples[index].finish_reason is FinishReason.REPEAT
 
-    def completions(self) -> tuple[Completion, ...]:
-        """Return what there is; a sample that has not ended is aborted."""
-        return tuple(
-            Completion(tuple(sample.token_ids), tuple(sample.logprobs), sample.finish_reason or FinishReason.ABORT)
-            for sample in self._samples
-        )
+    def take_ended(self) -> tuple[Piece, ...]:
+        """Return the samples that have ended since the last time, but for those that the server has given up."""
+        given_up = (None, FinishReason.ABORT)
+        ended = [item for item in self._samples if not item.is_taken and item.finish_reason not in given_up]
+        return tuple(sample.take() for sample in ended)
+
+    def take_rest(self) -> tuple[Piece, ...]:
+        """Return what was not taken yet. What has not ended is aborted."""
+        return tuple(sample.take() for sample in self._samples if not sample.is_taken)
 
 
 def _watch(rule: RepeatRule | None, trajectory: Trajectory) -> RepeatWatch | None:

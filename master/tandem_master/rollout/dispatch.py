@@ -1,15 +1,19 @@
 """Spreading requests over servers: least busy first, and on another server when one is gone."""
 
 import asyncio
+import heapq
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.ahead import Ahead
+from tandem_master.rollout.exchange import Exchange, end_all
 from tandem_master.rollout.pool import ServerPool, Station
-from tandem_master.rollout.segments import Ask, Completion
-from tandem_master.rollout.server import ServerLost, ServerUnavailable
-from tandem_master.tasks import together
+from tandem_master.rollout.segments import Ask, Piece
+from tandem_master.rollout.server import SILENCE_SECONDS, ServerLost
+from tandem_master.tasks import first_error
 
 logger = logging.getLogger(__name__)
 
@@ -17,59 +21,184 @@ MAX_ATTEMPTS = 3
 """Tries of one request. Servers that die on it while others live do not count: pods may leave at any time."""
 PAUSE_SECONDS = 0.5
 """Pause after the first failed try; it grows with each."""
+EMPTY_SECONDS = 60.0
+"""How long requests wait for a server where all have left."""
+STALL_SECONDS = SILENCE_SECONDS + 60.0
+"""How long requests wait for a seat while no server samples anything: longer than one may be silent."""
 
-Deliver = Callable[[Ask, tuple[Completion, ...]], Awaitable[Sequence[Ask]]]
-"""Takes in an answer and returns what is to be asked because of it."""
-
-
-async def dispatch(ahead: Ahead, pool: ServerPool, deliver: Deliver) -> None:
-    """Send every request that was not sent ahead, and hand each answer to `deliver` as it comes; what that returns is
-    sent too.
-
-    Errors: RolloutError ends all.
-    """
-    await together((_serve(ask, pool, ahead, deliver) for ask in ahead.asks), name="rollout")
+Deliver = Callable[[Sequence[Piece]], Awaitable[Sequence[Ask]]]
+"""Takes in what was sampled and returns what is to be asked because of it: what goes on, and what else is drawn."""
 
 
-async def _serve(ask: Ask, pool: ServerPool, ahead: Ahead, deliver: Deliver) -> None:
-    further = await deliver(ask, await _complete(ask, pool, ahead))
-    if further:
-        await together((_serve(item, pool, ahead, deliver) for item in further), name=f"after {ask.trajectories[0].id}")
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A request that is to be answered, and what has become of it so far."""
 
-
-async def _complete(ask: Ask, pool: ServerPool, ahead: Ahead) -> tuple[Completion, ...]:
+    ask: Ask
+    attempt: int = 1
     failed: frozenset[str] = frozenset()
-    reason = ""
-    attempt = 1
-    while attempt <= MAX_ATTEMPTS:
-        async with pool.seat(len(ask.trajectories), avoid=failed, prefer=ahead.server_of(ask)) as station:
-            try:
-                return await _ask(station, ask, ahead)
-            except ServerUnavailable as error:
-                reason = str(error)
-                logger.warning("%s: attempt %d of %d: %s", ask.trajectories[0].id, attempt, MAX_ATTEMPTS, error)
-                is_replaced = pool.distrust(station) and isinstance(error, ServerLost)
-        is_first = station.server not in failed
-        failed |= {station.server}
+    """Servers that have failed it, or what it continues."""
+
+
+@dataclass(slots=True)
+class Queue:
+    """Errands that wait: the longest prefix first, then the one that came first."""
+
+    _heap: list[tuple[int, int, Errand]] = field(default_factory=list)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def push(self, errand: Errand) -> None:
+        heapq.heappush(self._heap, (-len(errand.ask.token_ids), next(self._numbers), errand))
+
+    def first(self) -> Errand:
+        return self._heap[0][2]
+
+    def pop(self) -> None:
+        heapq.heappop(self._heap)
+
+    def clear(self) -> None:
+        self._heap.clear()
+
+
+class Dispatcher:
+    """Has the servers of one phase answer its requests. Only what a server works on has a task."""
+
+    def __init__(self, ahead: Ahead, pool: ServerPool, deliver: Deliver) -> None:
+        self._ahead = ahead
+        self._pool = pool
+        self._deliver = deliver
+        self._ending = ahead.ending
+        self._waiting = Queue()
+        self._exchanges: set[Exchange] = set()
+        self._tasks = asyncio.TaskGroup()
+        self._num_busy = 0
+
+    async def run(self) -> None:
+        """Have every request answered, and all that comes of the answers, or as much as there is time for.
+
+        Errors: RolloutError ends all.
+        """
+        self._push(Errand(ask) for ask in self._ahead.asks)
+        try:
+            async with self._tasks:
+                watching = self._tasks.create_task(self._watch_ending(), name="end of the phase")
+                while self._waiting or self._num_busy:
+                    self._send_what_fits()
+                    await self._until_changed()
+                watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+
+    def _push(self, errands: Iterable[Errand]) -> None:
+        if not self._ending.has_struck:
+            for errand in errands:
+                self._waiting.push(errand)
+
+    def _send_what_fits(self) -> None:
+        """Send from the head of the queue while there are seats. The head waits for its seats: what is longest takes
+        longest, and nothing overtakes it for ever.
+        """
+        while self._waiting and not self._ending.has_struck:
+            errand = self._waiting.first()
+            prefer = self._ahead.server_of(errand.ask)
+            station = self._pool.take(len(errand.ask.trajectories), errand.failed, prefer)
+            if station is None:
+                return
+            self._waiting.pop()
+            self._start(self._attend(errand, station), f"ask {station.server}")
+
+    async def _until_changed(self) -> None:
+        """Wait until there may be something to send. Errors: RolloutError where nothing happens for too long."""
+        is_empty = self._pool.is_empty and not self._exchanges
+        before = self._num_tokens()
+        limit = EMPTY_SECONDS if is_empty else STALL_SECONDS
+        try:
+            async with asyncio.timeout(limit if self._waiting else None):
+                await self._pool.changed.wait()
+            self._pool.changed.clear()
+        except TimeoutError:
+            if is_empty:
+                raise RolloutError(
+                    f"rollout: all servers have left, and none came within {limit:g} s; look at the logs of the rollout"
+                    " containers"
+                ) from None
+            if self._num_tokens() == before:
+                raise RolloutError(f"rollout: no server has sampled anything for {limit:g} s") from None
+
+    def _num_tokens(self) -> int:
+        return sum(exchange.answer.num_tokens for exchange in self._exchanges)
+
+    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+        self._num_busy += 1
+        self._tasks.create_task(self._counted(work), name=name)
+
+    async def _counted(self, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        finally:
+            self._num_busy -= 1
+            self._pool.changed.set()
+
+    async def _attend(self, errand: Errand, station: Station) -> None:
+        """Hand on each sample of a request when it has ended, and the rest when the request has."""
+        num_samples = len(errand.ask.trajectories)
+        exchange, was_ahead = self._ahead.take(station.server, errand.ask)
+        self._exchanges.add(exchange)
+        station.losing[exchange] = lambda: exchange.lose("has left the job")
+        try:
+            while ended := await exchange.ended_samples():
+                self._start(self._hand_on(ended), "deliver")
+        finally:
+            await exchange.close()
+            del station.losing[exchange]
+            self._exchanges.remove(exchange)
+            self._pool.give_back(station, num_samples)
+        await self._conclude(errand, station, exchange, is_free=was_ahead)
+
+    async def _conclude(self, errand: Errand, station: Station, exchange: Exchange, *, is_free: bool) -> None:
+        """Take in what is left of a request that is over, and have it go on where it has not ended."""
+        failure = exchange.failure
+        if exchange.answer.is_untouched:
+            asks: Sequence[Ask] = (errand.ask,)
+        else:
+            rest = exchange.answer.take_rest()
+            asks = await self._deliver(rest) if rest else ()
+        if failure is None:
+            station.answered()
+        elif not is_free and not self._ending.has_struck:
+            errand = await self._failed(errand, station, failure)
+        self._push(replace(errand, ask=ask) for ask in asks)
+
+    async def _failed(self, errand: Errand, station: Station, failure: Exception) -> Errand:
+        """Return what is tried next, after a pause where the try counts. Errors: RolloutError where none helps."""
+        if isinstance(failure, RolloutError):
+            raise failure
+        name = errand.ask.trajectories[0].id
+        logger.warning("%s: attempt %d of %d: %s", name, errand.attempt, MAX_ATTEMPTS, failure)
+        is_replaced = self._pool.distrust(station) and isinstance(failure, ServerLost)
+        is_first = station.server not in errand.failed
+        failed = errand.failed | {station.server}
         if is_replaced and is_first:
-            continue
-        await asyncio.sleep(PAUSE_SECONDS * attempt)
-        attempt += 1
-    raise RolloutError(f"rollout: {MAX_ATTEMPTS} servers in turn gave no samples; the last: {reason}")
+            return replace(errand, failed=failed)
+        if errand.attempt == MAX_ATTEMPTS:
+            raise RolloutError(f"rollout: {MAX_ATTEMPTS} servers in turn gave no samples; the last: {failure}")
+        await asyncio.sleep(PAUSE_SECONDS * errand.attempt)
+        return replace(errand, failed=failed, attempt=errand.attempt + 1)
 
+    async def _hand_on(self, pieces: Sequence[Piece]) -> None:
+        """Deliver samples that have ended, and queue what comes of them."""
+        self._push(Errand(ask) for ask in await self._deliver(pieces))
 
-async def _ask(station: Station, ask: Ask, ahead: Ahead) -> tuple[Completion, ...]:
-    """Return a server's answer. Errors: as CompletionApi; ServerLost as soon as it has left."""
-    asking = asyncio.create_task(ahead.complete(station.server, ask), name=f"ask {station.server}")
-    leaving = asyncio.create_task(station.gone.wait(), name=f"leaving of {station.server}")
-    try:
-        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
-            raise ServerLost(f"{station.server}: has left the job")
-        answer = asking.result()
-    finally:
-        asking.cancel()
-        leaving.cancel()
-        await asyncio.gather(asking, leaving, return_exceptions=True)
-    station.answered()
-    return answer
+    async def _watch_ending(self) -> None:
+        """Once the phase is to end: send nothing more, and have all servers end what they work on."""
+        await self._ending.struck()
+        self._waiting.clear()
+        self._pool.changed.set()
+        by_server: dict[str, list[Exchange]] = {}
+        for exchange in self._exchanges:
+            by_server.setdefault(exchange.server, []).append(exchange)
+        for server, exchanges in by_server.items():
+            self._start(end_all(self._ahead.api, server, exchanges), f"end at {server}")

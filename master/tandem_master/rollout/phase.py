@@ -2,19 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 
+from tandem_api.history import PhaseEnd
 from tandem_api.trajectory import Trajectory, TrajectoryState
-from tandem_master.buffer.store import Outcome
+from tandem_master.buffer.store import IterationTotals, Outcome
 from tandem_master.rewards.scoring import Score
 from tandem_master.rewards.verdict import Question
 from tandem_master.rollout.ahead import Ahead
-from tandem_master.rollout.dispatch import dispatch
+from tandem_master.rollout.dispatch import Dispatcher
+from tandem_master.rollout.ending import Ending
 from tandem_master.rollout.pool import ServerPool
-from tandem_master.rollout.segments import Ask, Completion, FinishReason, extend, plan_asks
+from tandem_master.rollout.segments import Ask, Completion, FinishReason, Piece, extend, plan_asks
 from tandem_master.rollout.server import CompletionApi
 from tandem_master.rollout.sieve import Sieve
 from tandem_master.run import Run
@@ -30,6 +32,12 @@ class RolloutSummary:
 
     num_tokens: int
     seconds: float
+    end: PhaseEnd
+    """Why it ended."""
+    num_cut: int = 0
+    """Trajectories that a server was still working on then, with a token at least."""
+    num_cut_tokens: int = 0
+    """What it had sampled of them for the last request."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -39,36 +47,50 @@ class RolloutSummary:
 class Rollout:
     """Takes in the answers of one Infer phase and counts them."""
 
-    def __init__(self, run: Run, iteration: int, *, num_finished: int, num_asked: int) -> None:
+    def __init__(self, run: Run, iteration: int, totals: IterationTotals, ending: Ending) -> None:
         self._run = run
         self._iteration = iteration
         self._sieve = Sieve(run, iteration)
-        self._num_known = num_finished
-        self._num_finished = num_finished
+        self._ending = ending
+        self._rule = run.stop_rule
+        self._num_finished = totals.num_finished
         self._num_unfinished = 0
-        self.num_asked = num_asked
+        self.num_wanted = totals.num_finished + totals.num_unfinished
         self.num_tokens = 0
-        self._show()
+        self.num_cut = 0
+        self.num_cut_tokens = 0
+        self._look_whether_enough()
 
-    async def deliver(self, ask: Ask, completions: tuple[Completion, ...]) -> Sequence[Ask]:
+    async def deliver(self, pieces: Sequence[Piece]) -> Sequence[Ask]:
         """Score what has finished and make all of it durable; only then does it count. Return what else to ask for."""
-        pairs = zip(ask.trajectories, completions, strict=True)
-        outcomes = await asyncio.gather(*(self._outcome(trajectory, completion) for trajectory, completion in pairs))
+        outcomes = await asyncio.gather(*(self._outcome(piece.trajectory, piece.completion) for piece in pieces))
         await self._run.buffer.recorded(self._iteration, outcomes)
-        cut = _asks(self._run, cut_short(outcomes, completions), self._iteration)
-        num_finished = sum(outcome.trajectory.state is not TrajectoryState.UNFINISHED for outcome in outcomes)
-        self._num_finished += num_finished
-        self._num_unfinished += len(outcomes) - num_finished - sum(len(item.trajectories) for item in cut)
-        self.num_tokens += sum(len(completion.token_ids) for completion in completions)
-        others = await self._sieve.sift(ask.trajectories[0].group)
-        self.num_asked += len(others)
-        self._show()
-        return (*cut, *_asks(self._run, others, self._iteration))
+        cut = aborted(outcomes, pieces)
+        num_unfinished = sum(outcome.trajectory.state is TrajectoryState.UNFINISHED for outcome in outcomes)
+        self._num_finished += len(outcomes) - num_unfinished
+        self.num_tokens += sum(len(piece.completion.token_ids) for piece in pieces)
+        others: tuple[Trajectory, ...] = ()
+        if num_unfinished < len(outcomes):
+            others = await self._sieve.sift(pieces[0].trajectory.group)
+        self.num_wanted += len(others)
+        if self._ending.has_struck:
+            self._count_cut(pieces)
+            cut = ()
+        self._num_unfinished += num_unfinished - len(cut)
+        self._look_whether_enough()
+        return _asks(self._run, (*cut, *others), self._iteration)
 
-    def _show(self) -> None:
+    def _count_cut(self, pieces: Sequence[Piece]) -> None:
+        cut = [piece.completion for piece in pieces if piece.completion.finish_reason is FinishReason.ABORT]
+        self.num_cut += sum(bool(completion.token_ids) for completion in cut)
+        self.num_cut_tokens += sum(len(completion.token_ids) for completion in cut)
+
+    def _look_whether_enough(self) -> None:
+        if self._rule.is_enough(self._num_finished, self.num_wanted):
+            self._ending.strike(PhaseEnd.SHARE)
         self._run.board.show(
             completed_trajectories=self._num_finished,
-            wanted_trajectories=self._num_known + self.num_asked,
+            wanted_trajectories=self.num_wanted,
             unfinished_trajectories=self._num_unfinished,
         )
 
@@ -95,14 +117,15 @@ class Rollout:
         )
 
 
-def cut_short(outcomes: Sequence[Outcome], completions: Sequence[Completion]) -> tuple[Trajectory, ...]:
-    """Return the trajectories that go on at once: their answer was cut because another one in it repeated itself."""
-    if not any(completion.finish_reason is FinishReason.REPEAT for completion in completions):
-        return ()
+def aborted(outcomes: Sequence[Outcome], pieces: Sequence[Piece]) -> tuple[Trajectory, ...]:
+    """Return the trajectories, as they are now, whose answer was cut: the server was lost, or another one in it
+    repeated itself.
+    """
     return tuple(
         outcome.trajectory
-        for outcome, completion in zip(outcomes, completions, strict=True)
-        if completion.finish_reason is FinishReason.ABORT and outcome.trajectory.state is TrajectoryState.UNFINISHED
+        for outcome, piece in zip(outcomes, pieces, strict=True)
+        if piece.completion.finish_reason is FinishReason.ABORT
+        and outcome.trajectory.state is TrajectoryState.UNFINISHED
     )
 
 
@@ -114,8 +137,9 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
     """
     await Sieve(run, iteration).sift_all()
     unfinished = await asyncio.to_thread(run.buffer.unfinished)
-    api = CompletionApi(run.client, run.spec.recipe.temperature, run.repeat_rule)
-    ahead = Ahead(api, _asks(run, unfinished, iteration))
+    ending = Ending()
+    api = CompletionApi(run.client, run.spec.recipe.temperature, run.repeat_rule, ending.heard)
+    ahead = Ahead(api, _asks(run, unfinished, iteration), ending)
     try:
         yield ahead
     finally:
@@ -123,23 +147,40 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
 
 
 async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> RolloutSummary:
-    """Have the servers answer what is planned. Errors: RolloutError."""
+    """Have the servers answer what is planned, to its end or to that of the phase. Errors: RolloutError."""
     started = monotonic()
-    num_asked = sum(len(ask.trajectories) for ask in ahead.asks)
-    num_finished = (await asyncio.to_thread(run.buffer.totals, iteration)).num_finished
     run.board.show(activity="sampling")
-    rollout = Rollout(run, iteration, num_finished=num_finished, num_asked=num_asked)
+    totals = await asyncio.to_thread(run.buffer.totals, iteration)
+    rollout = Rollout(run, iteration, totals, ahead.ending)
     servers = serving.servers()
     pool = ServerPool(servers)
     ahead.keep(servers)
-    await alongside(dispatch(ahead, pool, rollout.deliver), _follow(serving, servers, pool))
-    summary = RolloutSummary(rollout.num_tokens, monotonic() - started)
+    dispatcher = Dispatcher(ahead, pool, rollout.deliver)
+    companions = [_follow(serving, servers, pool), _tell_the_end(run, ahead.ending)]
+    if run.stop_rule.deadline_seconds is not None:
+        companions.append(ahead.ending.strike_after(run.stop_rule.deadline_seconds))
+    await alongside(dispatcher.run(), *companions)
+    summary = RolloutSummary(
+        rollout.num_tokens, monotonic() - started, ahead.ending.reason, rollout.num_cut, rollout.num_cut_tokens
+    )
+    _log(summary, iteration, rollout.num_wanted, pool.num_answers)
+    return summary
+
+
+def _log(summary: RolloutSummary, iteration: int, num_wanted: int, num_answers: Mapping[str, int]) -> None:
     logger.info(
         "iteration %d: %d trajectories, %d tokens sampled; requests answered: %s",
-        *(iteration, rollout.num_asked, summary.num_tokens),
-        ", ".join(f"{server} {count}" for server, count in sorted(pool.num_answers.items())),
+        *(iteration, num_wanted, summary.num_tokens),
+        ", ".join(f"{server} {count}" for server, count in sorted(num_answers.items())),
     )
-    return summary
+    if summary.end is not PhaseEnd.ALL:
+        logger.info("%s; %d go on after %d tokens", summary.end.text, summary.num_cut, summary.num_cut_tokens)
+
+
+async def _tell_the_end(run: Run, ending: Ending) -> None:
+    """Say that the phase ends before its time, as soon as it does."""
+    await ending.struck()
+    run.board.show(activity=f"sampling: {ending.reason.text}")
 
 
 def _asks(run: Run, trajectories: Sequence[Trajectory], iteration: int) -> tuple[Ask, ...]:
@@ -151,4 +192,4 @@ async def _follow(serving: Serving, known: Servers, pool: ServerPool) -> None:
     """Keep the pool at who serves, until cancelled."""
     while True:
         known = await serving.changed(known)
-        await pool.update(known)
+        pool.update(known)

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -15,8 +14,6 @@ MAX_OUTSTANDING_SAMPLES = 256
 """Samples that one server works on at once; more would only wait inside it, with their deadline running."""
 PROBATION_SECONDS = 15.0
 """How long a server that has failed is left alone. A pod that is dead has lost its lease by then, and is gone."""
-EMPTY_SECONDS = 60.0
-"""How long a request waits for a server where all have left."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +30,8 @@ class Station:
     """Requests that it has answered."""
     failed_at: float | None = None
     """When it failed last, on the monotonic clock; None once it has answered again."""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it has left."""
+    losing: dict[object, Callable[[], None]] = field(default_factory=dict)
+    """What is called once it has left, by who wants to know."""
 
     @property
     def is_trusted(self) -> bool:
@@ -56,7 +53,13 @@ class ServerPool:
         self._stations = {server: Station(server, incarnation) for server, incarnation in servers.items()}
         self._left: list[Station] = []
         self._max_outstanding = max_outstanding
-        self._changed = asyncio.Condition()
+        self.changed = asyncio.Event()
+        """Set whenever a request may find a seat that found none before."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether all servers have left."""
+        return not self._stations
 
     @property
     def num_answers(self) -> Mapping[str, int]:
@@ -66,56 +69,41 @@ class ServerPool:
             counts[station.server] = counts.get(station.server, 0) + station.num_answers
         return counts
 
-    async def update(self, servers: Mapping[str, str]) -> None:
+    def update(self, servers: Mapping[str, str]) -> None:
         """Take in who has come and let go of who has left; an engine that was started anew has done both."""
-        async with self._changed:
-            for station in list(self._stations.values()):
-                if servers.get(station.server) != station.incarnation:
-                    logger.info("%s has left the rollout", station.server)
-                    del self._stations[station.server]
-                    self._left.append(station)
-                    station.gone.set()
-            for server in servers.keys() - self._stations.keys():
-                logger.info("%s has joined the rollout", server)
-                self._stations[server] = Station(server, servers[server])
-            self._changed.notify_all()
+        for station in list(self._stations.values()):
+            if servers.get(station.server) != station.incarnation:
+                logger.info("%s has left the rollout", station.server)
+                del self._stations[station.server]
+                self._left.append(station)
+                for lose in list(station.losing.values()):
+                    lose()
+        for server in servers.keys() - self._stations.keys():
+            logger.info("%s has joined the rollout", server)
+            self._stations[server] = Station(server, servers[server])
+        self.changed.set()
 
-    @asynccontextmanager
-    async def seat(
-        self, num_samples: int, avoid: frozenset[str] = frozenset(), prefer: str | None = None
-    ) -> AsyncIterator[Station]:
-        """Hold `num_samples` seats at the least busy server while the context is open.
+    def take(self, num_samples: int, avoid: frozenset[str] = frozenset(), prefer: str | None = None) -> Station | None:
+        """Take `num_samples` seats at the least busy server; None where it has not as many.
 
         A request that is wider than a whole server waits until that server is idle. Servers that have failed lately,
         and those in `avoid`, are taken only where there is no other. `prefer` is taken before those that are less
-        busy, where it is well and has the seats. Errors: RolloutError where no server is left.
+        busy, where it is well and has the seats.
         """
-        async with self._changed:
-            station = self._preferred(prefer, num_samples, avoid) or await self._free_station(num_samples, avoid)
+        station = self._preferred(prefer, num_samples, avoid) or self._choose(num_samples, avoid)
+        if station is not None:
             station.outstanding += num_samples
-        try:
-            yield station
-        finally:
-            station.outstanding -= num_samples
-            async with self._changed:
-                self._changed.notify_all()
+        return station
+
+    def give_back(self, station: Station, num_samples: int) -> None:
+        """Give seats back."""
+        station.outstanding -= num_samples
+        self.changed.set()
 
     def distrust(self, station: Station) -> bool:
         """Leave a server alone that has failed; tell whether there is another one to go on with."""
         station.failed_at = monotonic()
         return any(other.is_trusted for other in self._stations.values())
-
-    async def _free_station(self, num_samples: int, avoid: frozenset[str]) -> Station:
-        while (station := self._choose(num_samples, avoid)) is None:
-            try:
-                async with asyncio.timeout(None if self._stations else EMPTY_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise RolloutError(
-                    f"rollout: all servers have left, and none came within {EMPTY_SECONDS:g} s; look at the logs of "
-                    "the rollout containers"
-                ) from None
-        return station
 
     def _choose(self, num_samples: int, avoid: frozenset[str]) -> Station | None:
         stations = list(self._stations.values())

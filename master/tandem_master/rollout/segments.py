@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
 from tandem_master.errors import RolloutError
@@ -33,6 +34,15 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """What one request has sampled of one trajectory."""
+
+    trajectory: Trajectory
+    """As it was when it was asked for."""
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How far responses may grow."""
 
@@ -51,6 +61,7 @@ class Ask:
     """Prompt and response so far."""
     max_tokens: int
     seed: int
+    """Of the first; each of the others has one more than the one before."""
 
 
 def plan_asks(
@@ -65,7 +76,8 @@ def plan_asks(
     """Return the requests of one Infer phase, the longest prefixes first.
 
     Trajectories of a group that have no token yet share one request; the others go alone, `alone`: all do. One that
-    has used this generation's budget already, before the master was restarted, waits for the next generation.
+    has used this generation's budget already, before the master was restarted, waits for the next generation. What is
+    sampled of a trajectory does not depend on which others of its group are still unfinished.
     """
     fresh: dict[str, list[Trajectory]] = {}
     asks: list[Ask] = []
@@ -74,7 +86,8 @@ def plan_asks(
             fresh.setdefault(trajectory.group, []).append(trajectory)
         elif allowance(trajectory, generation, limits) > 0:
             asks.append(_ask((trajectory,), generation, limits, seed, iteration))
-    asks += [_ask(tuple(group), generation, limits, seed, iteration) for group in fresh.values()]
+    runs = (run for group in fresh.values() for run in _runs(group))
+    asks += [_ask(run, generation, limits, seed, iteration) for run in runs]
     return tuple(sorted(asks, key=lambda ask: -len(ask.token_ids)))
 
 
@@ -98,10 +111,28 @@ def extend(trajectory: Trajectory, completion: Completion, generation: int, limi
     return longer.model_copy(update={"state": TrajectoryState.FINISHED, "finish_reason": reason.value})
 
 
-def derive_seed(seed: int, iteration: int, trajectory_id: str, num_tokens: int) -> int:
-    """Return the sampling seed of a request, 31 bits. `num_tokens`, the response so far, tells continuations apart."""
-    digest = hashlib.sha256(f"{seed}/{iteration}/{trajectory_id}/{num_tokens}".encode()).digest()
+def derive_seed(seed: int, iteration: int, name: str, num_tokens: int) -> int:
+    """Return a seed of 31 bits for what is called `name`. `num_tokens`, the response so far, tells continuations
+    apart.
+    """
+    digest = hashlib.sha256(f"{seed}/{iteration}/{name}/{num_tokens}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def sample_number(trajectory: Trajectory) -> int:
+    """Return which sample of its problem a trajectory is: the end of its id."""
+    return int(trajectory.id.rpartition("-")[2])
+
+
+def _runs(group: Sequence[Trajectory]) -> list[tuple[Trajectory, ...]]:
+    """Cut a group where a sample is missing: a server gives the samples of a request seeds one after the other."""
+    ordered = sorted(group, key=sample_number)
+    cuts = [place for place in range(1, len(ordered)) if sample_number(ordered[place]) != _next(ordered[place - 1])]
+    return [tuple(ordered[first:last]) for first, last in pairwise([0, *cuts, len(ordered)])]
+
+
+def _next(trajectory: Trajectory) -> int:
+    return sample_number(trajectory) + 1
 
 
 def _ask(trajectories: tuple[Trajectory, ...], generation: int, limits: Limits, seed: int, iteration: int) -> Ask:
@@ -110,7 +141,7 @@ def _ask(trajectories: tuple[Trajectory, ...], generation: int, limits: Limits, 
         trajectories=trajectories,
         token_ids=first.prompt_token_ids + first.response_token_ids,
         max_tokens=allowance(first, generation, limits),
-        seed=derive_seed(seed, iteration, first.id, first.num_response_tokens),
+        seed=derive_seed(seed, iteration, first.group, first.num_response_tokens) + sample_number(first),
     )
 
 

@@ -1,6 +1,7 @@
 """The servers' HTTP protocol: vLLM's completions, whose token ids and log-probabilities stream in."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,14 +9,18 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from tandem_master.errors import RolloutError
-from tandem_master.rollout.answer import Part, PartialAnswer, UnknownSample
+from tandem_master.rollout.answer import Part
 from tandem_master.rollout.repeats import RepeatRule
-from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.segments import Ask, FinishReason
 
-REQUEST_SECONDS = 600.0
-"""Deadline of one request for samples."""
+SILENCE_SECONDS = 600.0
+"""Deadline of each part of an answer. The answer as a whole has none of its own: it may be as long as its tokens."""
+ABORT_SECONDS = 2.0
+"""Deadline of the order to end requests."""
 STREAM_TOKENS = 64
 """Tokens of a response that come at once: fewer would find repeats earlier, and cost the master more."""
+REQUEST_ID = "X-Request-Id"
+"""Header by which vLLM is told what to call a request."""
 END_OF_STREAM = "[DONE]"
 SERVED_MODEL = "policy"
 """Name under which every server offers the policy."""
@@ -75,6 +80,10 @@ class ServerLost(ServerUnavailable):
     """The connection to this server is gone, or the server has left: it may be dead."""
 
 
+Take = Callable[[Sequence[tuple[int, Part]]], bool]
+"""Takes in parts of samples, by number; returns whether more is wanted."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompletionApi:
     """Asks one server at a time. `client` carries the job's token."""
@@ -83,38 +92,52 @@ class CompletionApi:
     temperature: float
     repeats: RepeatRule | None = None
     """When a response is stopped because it repeats itself; None: never."""
+    heard: Callable[[], None] = lambda: None
+    """Called whenever something was sampled."""
 
-    async def complete(self, server: str, ask: Ask) -> tuple[Completion, ...]:
-        """Return one completion for each trajectory of `ask`. One that repeats itself ends the whole answer: a server
-        samples all of a request or nothing. What it had sampled of the others by then is returned as aborted.
+    async def take_in(self, server: str, ask: Ask, name: str, take: Take) -> None:
+        """Send a request under `name`, and hand on what streams in, up to the stream's end or until nothing more is
+        wanted.
 
         Errors: ServerUnavailable, or ServerLost, where another server may answer; RolloutError where none would.
         """
-        answer = PartialAnswer(ask, self.repeats)
+        body = request_body(ask, self.temperature)
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                await self._take_in(server, ask, answer)
+            async with (
+                asyncio.timeout(SILENCE_SECONDS) as silence,
+                self.client.stream(
+                    "POST", f"{server}/v1/completions", json=body, headers={REQUEST_ID: name}
+                ) as response,
+            ):
+                await _check(server, response)
+                async for line in response.aiter_lines():
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
+                    field, _, event = line.partition(": ")
+                    if field == "data" and event != END_OF_STREAM and not self._hand_on(server, event, take):
+                        return
         except httpx.TransportError as error:
             raise ServerLost(f"{server}: {type(error).__name__} {error}".rstrip()) from error
         except TimeoutError as error:
-            raise ServerUnavailable(f"{server}: no answer within {REQUEST_SECONDS:g} s") from error
-        return answer.completions()
+            raise ServerUnavailable(f"{server}: silent for {SILENCE_SECONDS:g} s") from error
 
-    async def _take_in(self, server: str, ask: Ask, answer: PartialAnswer) -> None:
-        """Add what streams in to `answer`, to the stream's end or to the first response that repeats itself."""
-        body = request_body(ask, self.temperature)
-        async with self.client.stream("POST", f"{server}/v1/completions", json=body) as response:
-            if response.status_code != 200:
-                text = (await response.aread()).decode(errors="replace")
-                if response.status_code >= 500:
-                    raise ServerUnavailable(f"{server}: {response.status_code} {text[:200]}")
-                raise RolloutError(f"{server}: refused a request for samples: {response.status_code} {text[:400]}")
-            async for line in response.aiter_lines():
-                field, _, event = line.partition(": ")
-                if field == "data" and event != END_OF_STREAM and _adds_a_repeat(server, event, answer):
-                    return
-        if not answer.is_complete:
-            raise ServerLost(f"{server}: its answer ended before all samples had")
+    async def abort(self, server: str, names: Sequence[str]) -> bool:
+        """Have a server end requests, and send with their last part what it has sampled of them; return whether it
+        has heard.
+        """
+        ids = {"request_ids": [f"cmpl-{name}-0" for name in names]}
+        try:
+            async with asyncio.timeout(ABORT_SECONDS):
+                response = await self.client.post(f"{server}/inference/v1/abort_requests", json=ids)
+        except (httpx.TransportError, TimeoutError):
+            return False
+        return response.status_code == 200
+
+    def _hand_on(self, server: str, event: str, take: Take) -> bool:
+        chunk = _parse(server, event)
+        if not chunk.choices:
+            return True
+        self.heard()
+        return take([(choice.index, choice.part) for choice in chunk.choices])
 
 
 def request_body(ask: Ask, temperature: float) -> dict[str, object]:
@@ -143,17 +166,23 @@ def request_body(ask: Ask, temperature: float) -> dict[str, object]:
     }
 
 
-def _adds_a_repeat(server: str, event: str, answer: PartialAnswer) -> bool:
-    """Add one event to `answer`; return whether one of its responses repeats itself."""
+async def _check(server: str, response: httpx.Response) -> None:
+    """Raise where a server does not answer with samples."""
+    if response.status_code == 200:
+        return
+    text = (await response.aread()).decode(errors="replace")
+    if response.status_code >= 500:
+        raise ServerUnavailable(f"{server}: {response.status_code} {text[:200]}")
+    raise RolloutError(f"{server}: refused a request for samples: {response.status_code} {text[:400]}")
+
+
+def _parse(server: str, event: str) -> Chunk:
     try:
         chunk = Chunk.model_validate_json(event)
-        if chunk.error is not None:
-            raise ServerUnavailable(f"{server}: {chunk.error.message[:200]}")
-        repeats = [answer.add(choice.index, choice.part) for choice in chunk.choices]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RolloutError(f"{server}: its answer cannot be used: {where}: {first['msg']}") from error
-    except UnknownSample as error:
-        raise RolloutError(f"{server}: its answer cannot be used: {error}") from error
-    return any(repeats)
+    if chunk.error is not None:
+        raise ServerUnavailable(f"{server}: {chunk.error.message[:200]}")
+    return chunk
