@@ -102,7 +102,13 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                         ),
                     },
                 ),
-                "partialRollout": st.fixed_dictionaries({"tokenBudget": st.sampled_from([1, 8191, 8192, 8193])}),
+                "partialRollout": st.fixed_dictionaries(
+                    {"tokenBudget": st.sampled_from([1, 8191, 8192, 8193])},
+                    optional={
+                        "stopWhenCompleteShare": st.sampled_from([0, 0.5, 1, 1.5]),
+                        "deadlineSeconds": st.sampled_from([0, 0.5, 604_800, 604_801]),
+                    },
+                ),
             },
         ),
         "failurePolicy": st.fixed_dictionaries({"rules": st.lists(RULE, max_size=2)}),

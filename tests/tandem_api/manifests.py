@@ -53,6 +53,7 @@ GOOD = (
     f"policy: {{model: {{huggingFace: {{repo: Qwen/Qwen3-8B, revision: {COMMIT}}}}}}}",
     "policy: {model: {path: /models/tiny}, maxLengthTokens: 32}",
     "{policy: {model: {path: /models/tiny}, maxLengthTokens: 64}, recipe: {partialRollout: {tokenBudget: 64}}}",
+    "recipe: {partialRollout: {stopWhenCompleteShare: 0.9, deadlineSeconds: 600}}",
     "rewards: [{name: a, builtin: ExactMatch, weight: 0}, {name: b, builtin: ExactMatch, weight: -1}]",
     "hybrid: {gpu: {sharing: DRA, deviceClassName: mig.nvidia.com, selectors: ['device.driver == \"gpu\"']}}",
     "hybrid: {gpu: {sharing: VisibleAll}, gpusPerPod: 64}",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,9 @@ import pytest_asyncio
 
 from tandem_api.trajectory import Trajectory
 from tandem_master.rollout import server
+from tandem_master.rollout.exchange import Exchange, end_all
 from tandem_master.rollout.repeats import RepeatRule
-from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.segments import Ask, Completion, FinishReason, Piece
 from tandem_master.rollout.server import CompletionApi, request_body
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_sidecars.generations import write_generation
@@ -72,11 +74,38 @@ def ask_for(num_samples: int, seed: int) -> Ask:
     return Ask(tuple(trajectories), PROMPT, MAX_TOKENS, seed)
 
 
-async def streamed(engine: Engine, ask: Ask, rule: RepeatRule | None = None) -> Sequence[Completion]:
+@asynccontextmanager
+async def asking(engine: Engine, ask: Ask, rule: RepeatRule | None = None) -> AsyncIterator[Exchange]:
     """Ask as the master does."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(headers=headers, timeout=SERVE_SECONDS) as client:
-        return await CompletionApi(client, 1.0, rule).complete(f"http://{engine.address}:{PORT}", ask)
+        exchange = Exchange(CompletionApi(client, 1.0, rule), f"http://{engine.address}:{PORT}", ask)
+        try:
+            yield exchange
+        finally:
+            await exchange.close()
+
+
+async def taken(exchange: Exchange) -> Sequence[Completion]:
+    """Return what came of each sample, once the exchange is over."""
+    pieces: list[Piece] = []
+    while ended := await exchange.ended_samples():
+        pieces += ended
+    assert exchange.failure is None
+    pieces += exchange.answer.take_rest()
+    return [piece.completion for piece in sorted(pieces, key=lambda piece: piece.trajectory.id)]
+
+
+async def streamed(engine: Engine, ask: Ask, rule: RepeatRule | None = None) -> Sequence[Completion]:
+    """Ask, and wait for the end."""
+    async with asking(engine, ask, rule) as exchange:
+        return await taken(exchange)
+
+
+def as_choice(completion: Completion) -> Choice:
+    """Return what `gap` compares."""
+    logprobs = Logprobs(token_logprobs=completion.logprobs)
+    return Choice(token_ids=completion.token_ids, logprobs=logprobs, finish_reason=completion.finish_reason)
 
 
 async def until_idle(engine: Engine) -> None:
@@ -116,13 +145,25 @@ async def test_a_server_ends_a_request_that_is_cut_and_what_it_had_sampled_is_ri
     ended = {completion.finish_reason for completion in completions}
     assert FinishReason.REPEAT in ended
     assert FinishReason.ABORT in ended
-    for_comparison = [
-        Choice(
-            token_ids=completion.token_ids,
-            logprobs=Logprobs(token_logprobs=completion.logprobs),
-            finish_reason=completion.finish_reason,
-        )
-        for completion in completions
-        if completion.token_ids
-    ]
-    assert max(gap(choice, untied_policy) for choice in for_comparison) <= LIMIT
+    assert max(gap(as_choice(completion), untied_policy) for completion in completions if completion.token_ids) <= LIMIT
+
+
+async def test_what_a_server_had_sampled_and_not_sent_comes_when_it_is_told_to_end(
+    engine: Engine, untied_policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STREAM_TOKENS", 1000)
+    monkeypatch.setattr(server, "request_body", body_that_stops)
+
+    async with asking(engine, ask_for(4, seed=2)) as exchange:
+        while exchange.answer.num_tokens < 4:  # noqa: ASYNC110 - the first ones come at once
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        num_before = exchange.answer.num_tokens
+        await end_all(exchange.api, exchange.server, [exchange])
+        completions = await taken(exchange)
+    await until_idle(engine)
+
+    assert num_before == 4
+    assert {completion.finish_reason for completion in completions} == {FinishReason.ABORT}
+    assert min(len(completion.token_ids) for completion in completions) > 1
+    assert max(gap(as_choice(completion), untied_policy) for completion in completions) <= LIMIT

@@ -27,7 +27,7 @@ class Exchange:
         """What the server knows the request by."""
         self.failure: ServerUnavailable | RolloutError | None = None
         """Why it is over before its time, where nobody here has ended it."""
-        self._api = api
+        self.api = api
         self._ended_here = False
         self._news = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class Exchange:
 
     async def _read(self) -> None:
         try:
-            await self._api.take_in(self.server, self.ask, self.name, self._take)
+            await self.api.take_in(self.server, self.ask, self.name, self._take)
             if not self.answer.is_complete:
                 raise ServerLost(f"{self.server}: its answer ended before all samples had")
             if not self._ended_here and self.answer.has_aborted:
@@ -91,7 +91,7 @@ class Exchange:
             if self.answer.is_complete:
                 return False
             if self._ending is None:
-                self._ending = asyncio.create_task(end_all(self._api, self.server, [self]), name=f"end {self.server}")
+                self._ending = asyncio.create_task(end_all(self.api, self.server, [self]), name=f"end {self.server}")
         return True
 
 
