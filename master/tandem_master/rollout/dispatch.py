@@ -108,7 +108,7 @@ class Dispatcher:
             if station is None:
                 return
             self._waiting.pop()
-            self._start(self._attend(errand, station), f"ask {station.server}")
+            self._start(f"ask {station.server}", self._attend(errand, station))
 
     async def _until_changed(self) -> None:
         """Wait until there may be something to send. Errors: RolloutError where nothing happens for too long."""
@@ -131,16 +131,14 @@ class Dispatcher:
     def _num_tokens(self) -> int:
         return sum(exchange.answer.num_tokens for exchange in self._exchanges)
 
-    def _start(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _start(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Have `work` done while the phase goes on; `run` waits for it."""
         self._num_busy += 1
-        self._tasks.create_task(self._counted(work), name=name)
+        self._tasks.create_task(work, name=name).add_done_callback(self._has_ended)
 
-    async def _counted(self, work: Coroutine[object, object, None]) -> None:
-        try:
-            await work
-        finally:
-            self._num_busy -= 1
-            self._pool.changed.set()
+    def _has_ended(self, _: object) -> None:
+        self._num_busy -= 1
+        self._pool.changed.set()
 
     async def _attend(self, errand: Errand, station: Station) -> None:
         """Hand on each sample of a request when it has ended, and the rest when the request has."""
@@ -150,7 +148,7 @@ class Dispatcher:
         station.losing[exchange] = lambda: exchange.lose("has left the job")
         try:
             while ended := await exchange.ended_samples():
-                self._start(self._hand_on(ended), "deliver")
+                self._start("deliver", self._hand_on(ended))
         finally:
             await exchange.close()
             del station.losing[exchange]
@@ -201,4 +199,4 @@ class Dispatcher:
         for exchange in self._exchanges:
             by_server.setdefault(exchange.server, []).append(exchange)
         for server, exchanges in by_server.items():
-            self._start(end_all(self._ahead.api, server, exchanges), f"end at {server}")
+            self._start(f"end at {server}", end_all(self._ahead.api, server, exchanges))

@@ -68,22 +68,24 @@ class Rollout:
         cut = aborted(outcomes, pieces)
         num_unfinished = sum(outcome.trajectory.state is TrajectoryState.UNFINISHED for outcome in outcomes)
         self._num_finished += len(outcomes) - num_unfinished
-        self.num_tokens += sum(len(piece.completion.token_ids) for piece in pieces)
+        grown = [_growth(outcome, piece) for outcome, piece in zip(outcomes, pieces, strict=True)]
+        self.num_tokens += sum(grown)
         others: tuple[Trajectory, ...] = ()
         if num_unfinished < len(outcomes):
             others = await self._sieve.sift(pieces[0].trajectory.group)
         self.num_wanted += len(others)
         if self._ending.has_struck:
-            self._count_cut(pieces)
+            self._count_cut(pieces, grown)
             cut = ()
         self._num_unfinished += num_unfinished - len(cut)
         self._look_whether_enough()
         return _asks(self._run, (*cut, *others), self._iteration)
 
-    def _count_cut(self, pieces: Sequence[Piece]) -> None:
-        cut = [piece.completion for piece in pieces if piece.completion.finish_reason is FinishReason.ABORT]
-        self.num_cut += sum(bool(completion.token_ids) for completion in cut)
-        self.num_cut_tokens += sum(len(completion.token_ids) for completion in cut)
+    def _count_cut(self, pieces: Sequence[Piece], grown: Sequence[int]) -> None:
+        reasons = [piece.completion.finish_reason for piece in pieces]
+        cut = [num for num, reason in zip(grown, reasons, strict=True) if reason is FinishReason.ABORT and num]
+        self.num_cut += len(cut)
+        self.num_cut_tokens += sum(cut)
 
     def _look_whether_enough(self) -> None:
         if self._rule.is_enough(self._num_finished, self.num_wanted):
@@ -115,6 +117,11 @@ class Rollout:
         return await run.scorer.score(
             Question(problem_id=trajectory.problem_id, prompt=problem.prompt, response=response, answer=problem.answer)
         )
+
+
+def _growth(outcome: Outcome, piece: Piece) -> int:
+    """Return how many tokens are kept of what was sampled."""
+    return outcome.trajectory.num_response_tokens - piece.trajectory.num_response_tokens
 
 
 def aborted(outcomes: Sequence[Outcome], pieces: Sequence[Piece]) -> tuple[Trajectory, ...]:
