@@ -60,8 +60,7 @@ def merge_pieces(pieces: Sequence[Piece], extent_bytes: int) -> tuple[Extent, ..
     merged: list[_Group] = []
     for group in _groups(pieces):
         if merged and merged[-1].goes_on(group) and group.stop - merged[-1].start <= extent_bytes:
-            merged[-1].stop = group.stop
-            merged[-1].pieces += group.pieces
+            merged[-1].go_on(group)
         else:
             merged.append(group)
     return tuple(Extent(group.runs, tuple(group.pieces)) for group in merged)
@@ -92,26 +91,34 @@ def _joined(extents: Sequence[Extent], sources: tuple[Source, ...]) -> Extent:
     )
 
 
-@dataclass(slots=True)
 class _Group:
     """Pieces that are read together."""
 
-    start: int
-    stop: int
-    pieces: list[Piece]
+    def __init__(self, piece: Piece) -> None:
+        self.start = piece.offset_bytes
+        self.stop = piece.stop_bytes
+        self.pieces = [piece]
+        self._num_bytes = piece.num_bytes
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
         self.stop = max(self.stop, piece.stop_bytes)
+        self._num_bytes += piece.num_bytes
 
     def goes_on(self, group: "_Group") -> bool:
         """Whether another group begins where this one ends, and both are one run of bytes."""
         return self.stop == group.start and self.is_full and group.is_full
 
+    def go_on(self, group: "_Group") -> None:
+        """Take in the pieces of a group that begins where this one ends."""
+        self.pieces += group.pieces
+        self.stop = group.stop
+        self._num_bytes += group._num_bytes
+
     @property
     def is_full(self) -> bool:
         """Whether the pieces leave no gap."""
-        return sum(piece.num_bytes for piece in self.pieces) == self.stop - self.start
+        return self._num_bytes == self.stop - self.start
 
     @property
     def runs(self) -> tuple[Runs, ...]:
@@ -129,9 +136,9 @@ def _groups(pieces: Sequence[Piece]) -> Iterator[_Group]:
         if groups and piece.offset_bytes < groups[-1].stop:
             groups[-1].add(piece)
         else:
-            groups.append(_Group(piece.offset_bytes, piece.stop_bytes, [piece]))
+            groups.append(_Group(piece))
     for group in groups:
         if group.is_full:
             yield group
         else:
-            yield from (_Group(piece.offset_bytes, piece.stop_bytes, [piece]) for piece in group.pieces)
+            yield from map(_Group, group.pieces)

@@ -118,7 +118,8 @@ def _composed(kinds: Sequence[_Kind], own: _Kind | None) -> Iterator[tuple[Piece
     contested: dict[Box, None] = {}
     for kind in kinds:
         for box, piece in kind.pieces.items():
-            if usual.setdefault(box, piece) != piece and box not in kept:
+            known = usual.setdefault(box, piece)
+            if box not in kept and not _is_same(known, piece):
                 contested[box] = None
     for chosen in dict.fromkeys(tuple(kind.pieces.get(box, usual[box]) for box in contested) for kind in kinds):
         yield tuple(sorted({**usual, **dict(zip(contested, chosen, strict=True))}.values(), key=_place))
@@ -126,18 +127,17 @@ def _composed(kinds: Sequence[_Kind], own: _Kind | None) -> Iterator[tuple[Piece
 
 def _alike(pieces: Sequence[Piece], kinds: Sequence[_Kind], bare: tuple[str, ...]) -> list[_Alike]:
     """Bring pieces with bytes together by who has them and who has another one of the same box, or none."""
-    having: dict[Box, list[_Kind]] = {}
-    for kind in kinds:
+    having: dict[Box, list[int]] = {}
+    for number, kind in enumerate(kinds):
         for box in kind.pieces:
-            having.setdefault(box, []).append(kind)
-    numbers = {id(kind): number for number, kind in enumerate(kinds)}
+            having.setdefault(box, []).append(number)
     rows: dict[tuple[tuple[int, ...], tuple[int, ...]], list[tuple[int, Piece]]] = {}
     for at, piece in enumerate(pieces):
         if piece.num_bytes:
             box = _box(piece)
             near = having[box]
-            holding = tuple(numbers[id(kind)] for kind in near if kind.pieces[box] == piece)
-            rows.setdefault((holding, tuple(numbers[id(kind)] for kind in near)), []).append((at, piece))
+            holding = tuple(number for number in near if _is_same(kinds[number].pieces[box], piece))
+            rows.setdefault((holding, tuple(near)), []).append((at, piece))
     return [
         _Alike(
             dict(row),
@@ -174,6 +174,11 @@ def _in_turn(rows: Sequence[Sequence[Extent]]) -> Iterator[Extent]:
     ]
     for _, _, extent in sorted(turns, key=lambda turn: turn[:2]):
         yield extent
+
+
+def _is_same(one: Piece, other: Piece) -> bool:
+    """Compare two pieces; most are one and the same object, which pydantic would compare field by field."""
+    return one is other or one == other
 
 
 def _box(piece: Piece) -> Box:
