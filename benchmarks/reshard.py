@@ -8,6 +8,7 @@ Parts, each of 256 training ranks to 256 serving ranks with other splits, in pod
   235b     `_235b`: Qwen3-235B-A22B, bfloat16
   hybrid   `_hybrid`: k2 with trainers and servers in the same pods
   growth   `plan_seconds_<ranks>`: k2's shape on 64 to 4,096 ranks of each side (--quick: to 1,024)
+  fetch    `fetch_plan_seconds`: what a pod of a job takes to plan its fetch of 72,000 pieces, dealt out to 32 pods
 
 Figures: `plan_seconds` for all ranks' plans; `pod_plan_seconds` for what one pod needs of it, on its own;
 `makespan_over_bound`, the simulated time of the plan over the least that its bytes could take;
@@ -36,13 +37,14 @@ from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.reshard_bench.fetch import measure_fetch  # noqa: E402
 from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair  # noqa: E402
 from benchmarks.switch_bench.report import Report  # noqa: E402
 from benchmarks.switch_bench.result import Result  # noqa: E402
 
 SAMPLES, QUICK_SAMPLES = 5, 3
 SIZES, QUICK_SIZES = (64, 128, 256, 512, 1024, 2048, 4096), (64, 256, 1024)
-GROWTH = "growth"
+GROWTH, FETCH = "growth", "fetch"
 
 
 def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Callable[[], Result]]:
@@ -51,7 +53,11 @@ def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Callable[[], Resu
     def pair(name: str) -> Callable[[], Result]:
         return lambda: measure_pair(PAIRS[name], num_samples, "" if name == "k2" else f"_{name}")
 
-    return {**{name: pair(name) for name in PAIRS}, GROWTH: lambda: measure_growth(sizes, num_samples)}
+    return {
+        **{name: pair(name) for name in PAIRS},
+        GROWTH: lambda: measure_growth(sizes, num_samples),
+        FETCH: lambda: measure_fetch(num_samples),
+    }
 
 
 def run(names: Sequence[str], sizes: Sequence[int], num_samples: int) -> dict[str, object]:
@@ -76,7 +82,7 @@ def parse_options() -> argparse.Namespace:
         "--quick", action="store_true", help=f"{QUICK_SAMPLES} samples, growth to {QUICK_SIZES[-1]} ranks"
     )
     parser.add_argument(
-        "--only", action="append", choices=(*PAIRS, GROWTH), default=[], help="this part; may be repeated"
+        "--only", action="append", choices=(*PAIRS, GROWTH, FETCH), default=[], help="this part; may be repeated"
     )
     parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
