@@ -1,6 +1,6 @@
 """Plan the way of huge models' weights from training to serving ranks, and play the plan in a model of the network.
 
-    python benchmarks/reshard.py [--quick] [--json OUT] [--only PART ...] [--samples N]
+    python benchmarks/reshard.py [--quick] [--json OUT] [--only PART ...] [--samples N] [--docs PAGE]
 
 Parts, each of 256 training ranks to 256 serving ranks with other splits, in pods of 8; their figures end in:
   k2       nothing: 1 T parameters, 61 layers, 384 experts
@@ -39,6 +39,7 @@ from pathlib import Path  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.reshard_bench.fetch import measure_fetch  # noqa: E402
 from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair  # noqa: E402
+from benchmarks.reshard_bench.table import render, replaced  # noqa: E402
 from benchmarks.switch_bench.report import Report  # noqa: E402
 from benchmarks.switch_bench.result import Result  # noqa: E402
 
@@ -86,7 +87,10 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the tables into this page; not with --only")
     options = parser.parse_args()
+    if options.docs and options.only:
+        parser.error("--docs wants every part; leave --only out")
     if options.samples is not None and options.samples < 1:
         parser.error("--samples is at least 1")
     return options
@@ -101,6 +105,8 @@ def main() -> int:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=2) + "\n")
+    if options.docs and not result["failed"]:
+        options.docs.write_text(replaced(options.docs.read_text(), render(result)))
     return 1 if result["failed"] else 0
 
 
