@@ -76,6 +76,8 @@ class StepMetrics(Resource):
     """Mean surrogate loss of the step over all ranks."""
     gradient_norm: float
     """Norm of the whole gradient before clipping."""
+    learning_rate: float = Field(default=0.0, ge=0)
+    """Learning rate that it was taken with."""
 
 
 class TrainResponse(Resource):

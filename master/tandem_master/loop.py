@@ -13,6 +13,7 @@ from tandem_api.history import IterationRecord, RunEnded, RunStarted
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
+from tandem_master.batch import too_narrow
 from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.checkpoints import Checkpoints
 from tandem_master.client import pod_client
@@ -24,6 +25,7 @@ from tandem_master.errors import (
     MasterError,
     MembersError,
     Recoverable,
+    SettingsError,
     Stopped,
     SwitchError,
     TrainError,
@@ -141,6 +143,9 @@ async def _run_loop(office: Office) -> None:
     settings, keys, spec = office.settings, office.settings.keys, office.settings.job.spec
     office.board.show(activity="reading the problems")
     catalogue = await asyncio.to_thread(load_catalogue, spec.policy, spec.data, spec.recipe)
+    refusal = too_narrow(spec.trainer, catalogue.max_length_tokens)
+    if refusal is not None:
+        raise SettingsError(refusal)
     async with AsyncExitStack() as stack:
         scorer = await stack.enter_async_context(open_scorer(spec.rewards))
         buffer = stack.enter_context(closing(await asyncio.to_thread(open_buffer, settings.state / "buffer.sqlite")))

@@ -65,6 +65,14 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                         "firstStageLayers": st.integers(1, 3),
                     },
                 ),
+                "optimizer": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "schedule": st.sampled_from(["Constant", "Linear"]),
+                        "warmupIterations": st.sampled_from([0, 50]),
+                        "endShare": st.sampled_from([0, 0.5]),
+                    },
+                ),
             },
         ),
         "rollout": st.fixed_dictionaries(

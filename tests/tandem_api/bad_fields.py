@@ -160,10 +160,16 @@ FIELDS = (
         "must have at most 2 items",
     ),
     bad(
-        "trainer: {optimizer: {schedule: Cosine}}",
+        "trainer: {optimizer: {schedule: Exponential}}",
         "trainer.optimizer.schedule",
-        'is "Cosine"; use Constant',
-        'supported values: "Constant"',
+        'is "Exponential"; use Constant, Linear or Cosine',
+        'supported values: "Constant", "Linear", "Cosine"',
+    ),
+    bad(
+        "trainer: {optimizer: {schedule: Linear, endShare: 1.5}}",
+        "trainer.optimizer.endShare",
+        "is 1.5; use at most 1",
+        "less than or equal to 1",
     ),
     bad(
         "rollout: {parallelism: {tensor: 3}}",

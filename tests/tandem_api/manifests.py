@@ -71,6 +71,7 @@ GOOD = (
     "rollout: {engineArgs: {gpu_memory_utilization: 0.9, max_num_seqs: 256, enforce_eager: true, tags: [a]}}",
     "rollout: {deterministic: true, engineArgs: {max_num_seqs: 256}}",
     "recipe: {iterations: 51, lengthReward: {weight: 1, warmupIterations: 50}}",
+    "{recipe: {iterations: 6}, trainer: {optimizer: {schedule: Cosine, warmupIterations: 5, endShare: 0.1}}}",
     "failurePolicy: {maxRestarts: 2}",
     "recipe: {temperature: 1, seed: 0, objective: {tau: 0}}",
     "recipe: {repeats: {windowTokens: 0, penalty: 0}}",
@@ -267,6 +268,16 @@ RELATIONS = (
         "recipe: {iterations: 50, lengthReward: {weight: 0.5}}",
         "recipe.lengthReward.warmupIterations",
         "is not less than recipe.iterations, so the length reward never counts; lower it or set weight: 0",
+    ),
+    bad(
+        "trainer: {optimizer: {endShare: 0.1}}",
+        "trainer.optimizer.endShare",
+        "is where a schedule ends, and schedule Constant has no end; remove it or use Linear or Cosine",
+    ),
+    bad(
+        "{recipe: {iterations: 5}, trainer: {optimizer: {warmupIterations: 5}}}",
+        "trainer.optimizer.warmupIterations",
+        "is not less than recipe.iterations, so the learning rate never gets there; lower it or raise iterations",
     ),
     bad(
         "failurePolicy: {rules: [{match: {}, action: FailJob}]}",

@@ -26,10 +26,12 @@ def job_config(
     micro_batch_tokens: int = 16384,
     temperature: float = 1.0,
     engine_args: dict[str, JsonValue] | None = None,
+    dtype: Dtype = Dtype.FLOAT32,
+    iterations: int = 500,
 ) -> JobConfig:
     """Return a job over one pod on a CPU, with the policy in a folder."""
     spec = RLJobSpec(
-        policy=PolicySpec(model=ModelSource(path=str(policy)), dtype=Dtype.FLOAT32, max_length_tokens=64),
+        policy=PolicySpec(model=ModelSource(path=str(policy)), dtype=dtype, max_length_tokens=64),
         data=DataSpec(train=(ProblemSet(name="toy", path="problems.jsonl"),)),
         rewards=(RewardSpec(name="exact", builtin=BuiltinReward.EXACT_MATCH),),
         hybrid=HybridSpec(gpus_per_pod=num_ranks),
@@ -39,7 +41,7 @@ def job_config(
             micro_batch_tokens=micro_batch_tokens,
         ),
         rollout=RolloutSpec(engine_args=engine_args or {}),
-        recipe=RecipeSpec(objective=objective or ObjectiveSpec(), temperature=temperature),
+        recipe=RecipeSpec(objective=objective or ObjectiveSpec(), temperature=temperature, iterations=iterations),
     )
     return JobConfig(namespace="default", name="toy", spec=spec, hybrid_pods=(POD,), device="cpu")
 

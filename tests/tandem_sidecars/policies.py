@@ -58,7 +58,7 @@ def logprobs(
     policy: Path, token_ids: Sequence[int], temperature: float = 1.0, dtype: torch.dtype = torch.float32
 ) -> tuple[float, ...]:
     """Return what transformers gives each token but the first, in nats, computed in a number format."""
-    return _logprobs(_load(policy, dtype), token_ids, temperature, dtype)
+    return _logprobs(load_policy(policy, dtype), token_ids, temperature, dtype)
 
 
 def _logprobs(model: Any, token_ids: Sequence[int], temperature: float, dtype: torch.dtype) -> tuple[float, ...]:
@@ -77,7 +77,7 @@ def samples_of(
 ) -> tuple[Sample, ...]:
     """Return responses of different lengths as if `policy` had sampled them, with rewards of both signs."""
     generator = torch.Generator().manual_seed(seed)
-    model = _load(policy, dtype)
+    model = load_policy(policy, dtype)
     return tuple(_sample(model, generator, index, temperature, dtype) for index in range(num_samples))
 
 
@@ -92,7 +92,8 @@ def _sample(model: Any, generator: torch.Generator, index: int, temperature: flo
     )
 
 
-def _load(policy: Path, dtype: torch.dtype) -> Any:
+def load_policy(policy: Path, dtype: torch.dtype) -> Any:
+    """Return transformers' model of a policy in a number format."""
     from transformers import AutoModelForCausalLM
 
     with warnings.catch_warnings():

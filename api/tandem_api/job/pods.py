@@ -19,6 +19,9 @@ MAX_PODS = 1024
 """Most pods of a kind: names append `-rollout-1023` and stay DNS labels."""
 MAX_RESOURCES = 32
 MAX_TOKENS = 1 << 30
+MICRO_BATCH_TOKENS = 16384
+"""Tokens that a rank passes at once where the spec does not say and no trajectory is longer."""
+MAX_ITERATIONS = 1_000_000
 
 
 class GpuSharing(StrEnum):
@@ -210,15 +213,20 @@ class TrainerParallelism(Guarded):
 
 
 class Schedule(StrEnum):
-    """Course of the learning rate over a run."""
+    """Course of the learning rate over a run, after its warm-up."""
 
     CONSTANT = "Constant"
+    """The learning rate itself, to the end."""
+    LINEAR = "Linear"
+    """Down to `endShare` of it in a straight line."""
+    COSINE = "Cosine"
+    """Down to `endShare` of it by half a cosine (arXiv:1608.03983): slowly at first and at the end."""
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimizerSpec(Resource):
+class OptimizerSpec(Guarded):
     """Adam with decoupled weight decay, as Megatron-Core builds it."""
 
     learning_rate: float = Field(default=1.0e-6, gt=0, le=1)
@@ -229,11 +237,26 @@ class OptimizerSpec(Resource):
     epsilon: float = Field(default=1.0e-8, gt=0)
     """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled decay of the weight matrices, a factor of the learning rate."""
+    """Decoupled decay of the weight matrices, a factor of the learning rate. Norms and biases do not decay."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest norm of the whole gradient; a larger one is scaled down."""
     schedule: Schedule = Schedule.CONSTANT
-    """Course of the learning rate."""
+    """Course of the learning rate over `spec.recipe.iterations`; within an iteration it goes on step by step."""
+    warmup_iterations: int = Field(default=0, ge=0, le=MAX_ITERATIONS)
+    """Iterations at the start over which the learning rate rises in a straight line; the last step of them has all of
+    it. Less than `spec.recipe.iterations`. Adam's first steps after each reset stay sign-like at any time: the warm-up
+    is of the run, not of the iteration."""
+    end_share: float = Field(default=0.0, ge=0, le=1)
+    """Linear and Cosine: what is left of the learning rate at the end of the last iteration, as a share of it."""
+
+    invariants = (
+        Invariant(
+            field="endShare",
+            cel="self.schedule != 'Constant' || self.endShare == 0.0",
+            holds=lambda optimizer: optimizer.schedule is not Schedule.CONSTANT or optimizer.end_share == 0,
+            message="is where a schedule ends, and schedule Constant has no end; remove it or use Linear or Cosine",
+        ),
+    )
 
 
 class TrainerSpec(Resource):
@@ -243,10 +266,16 @@ class TrainerSpec(Resource):
     """Container image."""
     parallelism: TrainerParallelism = TrainerParallelism()
     """Split of the model over the ranks."""
-    micro_batch_tokens: int = Field(default=16384, ge=1, le=MAX_TOKENS)
-    """Most tokens, padding included, that one rank passes forward and backward at once."""
+    micro_batch_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    """Most tokens that one rank passes forward and backward at once: samples lie end to end in rows of so many, without
+    padding. At least the longest trajectory (`spec.policy.maxLengthTokens`, cut to the policy's positions). Absent:
+    that, and not less than 16384."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer and its numbers."""
+
+    def row_tokens(self, longest_tokens: int) -> int:
+        """Return the most tokens of a row where the longest trajectory has so many."""
+        return self.micro_batch_tokens or max(MICRO_BATCH_TOKENS, longest_tokens)
 
 
 def _integer(value: object) -> object:

@@ -5,12 +5,12 @@ from enum import StrEnum
 from pydantic import Field
 
 from tandem_api.invariant import Guarded, Invariant
+from tandem_api.job.pods import MAX_ITERATIONS
 from tandem_api.job.repeats import RepeatsSpec
 from tandem_api.job.sampling import SamplingSpec
 from tandem_api.resource import Resource
 
 TOKEN_BUDGET = 8192
-MAX_ITERATIONS = 1_000_000
 MAX_DEADLINE_SECONDS = 604_800
 """A week."""
 MAX_SEED = (1 << 53) - 1

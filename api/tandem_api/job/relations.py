@@ -63,6 +63,12 @@ TOKENS: Final = Invariant(
     ),
     message="is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",
 )
+WARMUP: Final = Invariant(
+    field="trainer.optimizer.warmupIterations",
+    cel="self.trainer.optimizer.warmupIterations < self.recipe.iterations",
+    holds=lambda spec: spec.trainer.optimizer.warmup_iterations < spec.recipe.iterations,
+    message="is not less than recipe.iterations, so the learning rate never gets there; lower it or raise iterations",
+)
 
 
 def _gpus(side: str) -> Invariant:
@@ -111,6 +117,7 @@ SPEC_INVARIANTS: Final = (
     ELASTIC_SERVERS,
     ELASTIC_CLAIM,
     TOKENS,
+    WARMUP,
     _gpus("hybrid"),
     _gpus("rollout"),
     _adapters("hybrid"),

@@ -123,6 +123,8 @@ class Train(Resource):
     """Discriminator."""
     max_logprob_difference: float
     """Refuse when trainer and server disagree by more, in nats."""
+    iteration: int = Field(default=1, ge=1)
+    """Where in the run this is: the course of the learning rate."""
     steps: tuple[tuple[Sample, ...], ...]
     """Samples of this rank by optimizer step."""
     samples_per_step: tuple[int, ...]

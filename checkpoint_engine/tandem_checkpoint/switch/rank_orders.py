@@ -11,9 +11,13 @@ logger = logging.getLogger(__name__)
 
 
 def train_order(request: TrainRequest, share: int) -> Train:
-    """Return what one rank is told: ranks that hold the model together are given the same share."""
+    """Return what one rank is told: ranks that hold the model together are given the same share.
+
+    Iteration i trains from generation i - 1.
+    """
     return Train(
         max_logprob_difference=request.max_logprob_difference,
+        iteration=request.generation + 1,
         steps=tuple(step[share] for step in request.steps),
         samples_per_step=request.samples_per_step,
     )

@@ -23,7 +23,7 @@ from megatron.core.transformer.transformer_layer import get_transformer_layer_of
 from tandem_checkpoint.architectures import architecture_of
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.architectures.features import RopeKind, RopeScaling
-from tandem_sidecars.megatron.attention import LatentAttention, ServerOrderAttention
+from tandem_sidecars.megatron.attention import LatentAttention, PackedAttention, ServerOrderAttention
 from tandem_sidecars.megatron.device import Device
 from tandem_sidecars.megatron.engine_absence import do_without_engine
 from tandem_sidecars.megatron.norm import RmsNorm
@@ -189,8 +189,8 @@ def _layer(policy: PolicyConfig, device: Device, config: TransformerConfig, has_
         return specification
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RmsNorm
-    if device.torch_device.type == "cpu" and config.params_dtype is torch.float32:
-        attention.core_attention = ServerOrderAttention
+    is_server_order = device.torch_device.type == "cpu" and config.params_dtype is torch.float32
+    attention.core_attention = ServerOrderAttention if is_server_order else PackedAttention
     return specification
 
 

@@ -122,3 +122,14 @@ def build_optimizer(
         list(chunks),
         use_gloo_process_groups=False,
     )
+
+
+def set_rates(optimizer: MegatronOptimizer, rate: float, weight_decay: float) -> None:
+    """Have the next step taken with a learning rate.
+
+    Megatron leaves what its groups of parameters are spared to its own scheduler: without it norms and biases, which
+    have a factor of 0, would decay like matrices.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_mult"]
+        group["weight_decay"] = weight_decay * group["wd_mult"]

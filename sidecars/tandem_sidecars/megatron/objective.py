@@ -1,6 +1,7 @@
 """The losses by name. The report's is eq. (3) of section 2.3.2, at sequence level, with the mean reward as baseline.
 
-Advantages are the master's part; here is what is made of them. Axis letters: B samples, S positions.
+Advantages are the master's part; here is what is made of them. Axis letters: T positions of a row of samples that lie
+end to end, B the samples.
 """
 
 from dataclasses import dataclass
@@ -14,17 +15,24 @@ TOKEN_LEVEL = frozenset({ObjectiveName.GRPO, ObjectiveName.DAPO})
 
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """Log-probabilities of the next tokens of a micro-batch, nats, float [B, S]; those that mask_BS makes 0 are not in
-    the loss.
+    """Log-probabilities of the next tokens of a micro-batch, nats, float [T]; those that mask_T makes 0 are not in the
+    loss.
 
-    logprob_BS: under the current parameters, with gradient. reference_BS: under the parameters that the iteration began
-    with. sampled_BS: under the policy that sampled, as its server gave them. mask_BS: 1 or 0.
+    logprob_T: under the current parameters, with gradient. reference_T: under the parameters that the iteration began
+    with. sampled_T: under the policy that sampled, as its server gave them. mask_T: 1 or 0.
+    lengths_B: int64, positions of each sample; they add up to T.
     """
 
-    logprob_BS: torch.Tensor  # noqa: N815 - shape letters
-    reference_BS: torch.Tensor  # noqa: N815 - shape letters
-    sampled_BS: torch.Tensor  # noqa: N815 - shape letters
-    mask_BS: torch.Tensor  # noqa: N815 - shape letters
+    logprob_T: torch.Tensor  # noqa: N815 - shape letters
+    reference_T: torch.Tensor  # noqa: N815 - shape letters
+    sampled_T: torch.Tensor  # noqa: N815 - shape letters
+    mask_T: torch.Tensor  # noqa: N815 - shape letters
+    lengths_B: torch.Tensor  # noqa: N815 - shape letters
+
+    def of_samples(self, values_T: torch.Tensor) -> torch.Tensor:
+        """Return the sum over each sample's tokens in the loss, [B]."""
+        sums_B: torch.Tensor = torch.segment_reduce(values_T * self.mask_T, "sum", lengths=self.lengths_B)
+        return sums_B
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,11 @@ def policy_loss(
     """
     if objective.name in TOKEN_LEVEL:
         return _clipped_loss(objective, likelihoods, advantage_B, step)
-    mask_BS = likelihoods.mask_BS
     tau = objective.tau if objective.name is ObjectiveName.MIRROR_DESCENT else 0.0
-    surrogate_B = mirror_descent_terms(
-        (likelihoods.logprob_BS * mask_BS).sum(1), (likelihoods.reference_BS * mask_BS).sum(1), advantage_B, tau
-    )
+    logprob_B, reference_B = map(likelihoods.of_samples, (likelihoods.logprob_T, likelihoods.reference_T))
+    surrogate_B = mirror_descent_terms(logprob_B, reference_B, advantage_B, tau)
     if objective.max_importance_weight:
-        gap_B = ((likelihoods.reference_BS - likelihoods.sampled_BS) * mask_BS).sum(1)
+        gap_B = likelihoods.of_samples(likelihoods.reference_T - likelihoods.sampled_T)
         surrogate_B = surrogate_B * truncated_weight(gap_B, objective.max_importance_weight)
     by_token = normalization_of(objective) is Normalization.TOKEN
     return surrogate_B.sum() / max(1, step.num_tokens if by_token else step.num_samples)
@@ -91,15 +97,16 @@ def _clipped_loss(
     objective: ObjectiveSpec, likelihoods: Likelihoods, advantage_B: torch.Tensor, step: StepSize
 ) -> torch.Tensor:
     """Return the clipped surrogate of tokens: -min(ratio * A, clip(ratio) * A), normalised."""
-    mask_BS = likelihoods.mask_BS
-    ratio_BS = ((likelihoods.logprob_BS - likelihoods.reference_BS) * mask_BS).exp()
+    mask_T = likelihoods.mask_T
+    ratio_T = ((likelihoods.logprob_T - likelihoods.reference_T) * mask_T).exp()
     above = objective.clip_high if objective.name is ObjectiveName.DAPO else objective.clip_low
-    clipped_BS = ratio_BS.clamp(1 - objective.clip_low, 1 + above)
-    surrogate_BS = -torch.minimum(ratio_BS * advantage_B[:, None], clipped_BS * advantage_B[:, None]) * mask_BS
+    clipped_T = ratio_T.clamp(1 - objective.clip_low, 1 + above)
+    advantage_T = advantage_B.repeat_interleave(likelihoods.lengths_B)
+    surrogate_T = -torch.minimum(ratio_T * advantage_T, clipped_T * advantage_T)
     if objective.max_importance_weight:
-        gap_BS = (likelihoods.reference_BS - likelihoods.sampled_BS) * mask_BS
-        surrogate_BS = surrogate_BS * truncated_weight(gap_BS, objective.max_importance_weight)
+        gap_T = (likelihoods.reference_T - likelihoods.sampled_T) * mask_T
+        surrogate_T = surrogate_T * truncated_weight(gap_T, objective.max_importance_weight)
     if normalization_of(objective) is Normalization.TOKEN:
-        return surrogate_BS.sum() / max(1, step.num_tokens)
-    mean_B = surrogate_BS.sum(1) / mask_BS.sum(1).clamp(min=1)
+        return (surrogate_T * mask_T).sum() / max(1, step.num_tokens)
+    mean_B = likelihoods.of_samples(surrogate_T) / likelihoods.of_samples(mask_T).clamp(min=1)
     return mean_B.sum() / max(1, step.num_samples)

@@ -102,7 +102,12 @@ class Rank:
         del source
         optimizer = build_optimizer(chunks, spec.trainer.optimizer, dtype)
         rule = PassRule(
-            spec.recipe.objective, spec.recipe.temperature, spec.trainer.micro_batch_tokens, policy.vocabulary
+            spec.recipe.objective,
+            spec.trainer.optimizer,
+            spec.recipe.iterations,
+            spec.recipe.temperature,
+            spec.trainer.row_tokens(min(spec.policy.max_length_tokens, policy.max_positions)),
+            policy.vocabulary,
         )
         trainer = Trainer(chunks, optimizer, rule, device.torch_device)
         trainer.memory.expect(command.optimizer)

@@ -19,12 +19,17 @@ from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from megatron.core.utils import get_attr_wrapped_model
 
 from tandem_api.engine import Sample, StepMetrics
+from tandem_api.job.pods import OptimizerSpec
 from tandem_api.job.recipe import ObjectiveSpec
 from tandem_checkpoint.process.commands import Refused, Train, Trained
-from tandem_sidecars.megatron.batches import MicroBatch, idle_micro_batch, make_micro_batches
+from tandem_sidecars.megatron.attention import boundaries_of
+from tandem_sidecars.megatron.batches import MicroBatch, make_micro_batches, positions_of
+from tandem_sidecars.megatron.model import set_rates
 from tandem_sidecars.megatron.objective import Likelihoods, StepSize, policy_loss
 from tandem_sidecars.megatron.optimizer_memory import OptimizerMemory
 from tandem_sidecars.megatron.optimizer_state import LOAD_ERRORS
+from tandem_sidecars.megatron.packing import pack
+from tandem_sidecars.megatron.schedule import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,9 @@ class PassRule:
     """Numbers of every pass."""
 
     objective: ObjectiveSpec
+    optimizer: OptimizerSpec
+    iterations: int
+    """Of the whole run."""
     temperature: float
     micro_batch_tokens: int
     num_vocabulary: int
@@ -42,15 +50,15 @@ class PassRule:
 class Referenced:
     """A micro-batch with the log-probabilities of its tokens under the reference policy.
 
-    reference_BS: float [B, S]; on stages before the last one 0.
+    reference_T: float [T]; on stages before the last one 0.
     """
 
     batch: MicroBatch
-    reference_BS: torch.Tensor  # noqa: N815 - shape letters
+    reference_T: torch.Tensor  # noqa: N815 - shape letters
 
 
 Finish = Callable[[Any, torch.Tensor], tuple[torch.Tensor, Any]]
-"""What becomes of one item's log-probabilities, float32 [B, S]: the loss, and what is kept."""
+"""What becomes of one item's log-probabilities, float32 [T]: the loss, and what is kept."""
 
 
 class Trainer:
@@ -90,9 +98,12 @@ class Trainer:
                 "trained. Look for a broken hand-over, or raise spec.switch.maxLogprobDifference"
             )
         metrics, kl, num_logprobs = [], 0.0, 0
-        for (step, _), num_samples in zip(steps, command.samples_per_step, strict=True):
+        for number, ((step, _), num_samples) in enumerate(zip(steps, command.samples_per_step, strict=True)):
             num_loss_tokens = self._num_loss_tokens(step)
-            step_metrics, kl = self._step(step, StepSize(num_samples, num_loss_tokens))
+            rate = learning_rate(
+                self._rule.optimizer, self._rule.iterations, command.iteration, number, len(command.steps)
+            )
+            step_metrics, kl = self._step(step, StepSize(num_samples, num_loss_tokens), rate)
             metrics.append(step_metrics)
             num_logprobs += num_loss_tokens
         num_tokens = sum(item.batch.num_tokens for step, _ in steps for item in step)
@@ -118,30 +129,32 @@ class Trainer:
         batches = self._micro_batches(samples)
         outputs = self._run(batches, forward_only=True, finish=_keep)
         if not self._is_last:
-            return [Referenced(batch, torch.zeros_like(batch.mask_BS)) for batch in batches], 0.0
-        references = [Referenced(batch, logprob_BS) for batch, logprob_BS in zip(batches, outputs, strict=True)]
+            return [Referenced(batch, torch.zeros_like(batch.mask_T)) for batch in batches], 0.0
+        references = [Referenced(batch, logprob_T) for batch, logprob_T in zip(batches, outputs, strict=True)]
         return references, max(_gap(item) for item in references)
 
     def _micro_batches(self, samples: Sequence[Sample]) -> list[MicroBatch]:
         """Return a step's micro-batches, with idle ones where ranks that work together have more, or chunks want more.
 
-        Chunks of a stage exchange tensors of one shape; ranks that share experts pass the same number of micro-batches.
+        Stages tell each other the length of each row; chunks of a stage cannot, so there rows are filled up to the
+        longest. Ranks that share experts pass the same number of rows. Tensor-parallel ranks that share positions each
+        take as many.
         """
-        num_stages = self._config.pipeline_model_parallel_size
+        lengths = [positions_of(sample) for sample in samples]
+        rows = pack(lengths, self._rule.micro_batch_tokens)
         is_virtual = len(self._chunks) > 1
-        multiple = self._config.tensor_model_parallel_size if self._config.sequence_parallel else 1
-        batches = make_micro_batches(
-            samples, self._rule.micro_batch_tokens, self._device, multiple=multiple, equal=is_virtual
-        )
-        wanted = max(1, len(batches))
+        wanted = len(rows)
         if self._config.expert_model_parallel_size > 1:
             wanted = int(self._largest(float(wanted)))
         if is_virtual:
+            num_stages = self._config.pipeline_model_parallel_size
             wanted = -(-wanted // num_stages) * num_stages
-        num_rows, width = batches[0].token_ids_BS.shape if batches and is_virtual else (1, multiple)
-        return batches + [idle_micro_batch(self._device, (num_rows, width)) for _ in range(wanted - len(batches))]
+        if wanted > len(rows):
+            rows = pack(lengths, self._rule.micro_batch_tokens, at_least=wanted)
+        multiple = self._config.tensor_model_parallel_size if self._config.sequence_parallel else 1
+        return make_micro_batches(samples, rows, self._device, multiple=multiple, equal=is_virtual)
 
-    def _step(self, step: Sequence[Referenced], size: StepSize) -> tuple[StepMetrics, float]:
+    def _step(self, step: Sequence[Referenced], size: StepSize, rate: float) -> tuple[StepMetrics, float]:
         """Take one optimizer step; return its metrics and how far the policy has moved on its samples."""
         for chunk in self._chunks:
             chunk.zero_grad_buffer()
@@ -153,22 +166,23 @@ class Trainer:
             scale=len(step) * parallel_state.get_data_parallel_world_size(),
         )
         outputs = self._run(step, forward_only=False, finish=finish)
+        set_rates(self._optimizer, rate, self._rule.optimizer.weight_decay)
         _, gradient_norm, _ = self._optimizer.step()
         self.memory.count_step()
         loss = self._total(sum(float(output[0]) for output in outputs))
         moved = self._total(sum(float(output[1]) for output in outputs))
-        return StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0)), moved / max(1, size.num_samples)
+        metrics = StepMetrics(loss=loss, gradient_norm=float(gradient_norm or 0.0), learning_rate=rate)
+        return metrics, moved / max(1, size.num_samples)
 
     def _num_loss_tokens(self, step: Sequence[Referenced]) -> int:
         """Return the tokens in a step's loss over all ranks of the job."""
-        own = sum(float(item.batch.mask_BS.sum()) for item in step)
+        own = sum(float(item.batch.mask_T.sum()) for item in step)
         return int(self._total(own if self._is_last else 0.0))
 
     def _run(self, items: Sequence[MicroBatch | Referenced], forward_only: bool, finish: Finish) -> list[Any]:
         """Pass all items through Megatron's schedule; return what `finish` kept of each."""
         schedule = get_forward_backward_func()
-        widest = max(items, key=lambda item: _batch_of(item).token_ids_BS.shape[1])
-        num_rows, width = _batch_of(widest).token_ids_BS.shape
+        longest = max(_batch_of(item).token_ids_T.shape[0] for item in items)
         iterators = [iter(items) for _ in self._chunks]
         outputs: list[Any] = schedule(
             forward_step_func=partial(
@@ -177,8 +191,8 @@ class Trainer:
             data_iterator=iterators if len(iterators) > 1 else iterators[0],
             model=self._chunks,
             num_microbatches=len(items),
-            seq_length=width,
-            micro_batch_size=num_rows,
+            seq_length=longest,
+            micro_batch_size=1,
             forward_only=forward_only,
         )
         return outputs
@@ -218,36 +232,33 @@ def _forward(
     """
     item = next(iterator)
     batch = _batch_of(item)
-    length = batch.token_ids_BS.shape[1]
-    positions = torch.arange(length, device=batch.token_ids_BS.device).expand_as(batch.token_ids_BS)
-    later = torch.ones(1, 1, length, length, dtype=torch.bool, device=batch.token_ids_BS.device).triu(1)
-    output = model(batch.token_ids_BS, positions, later)
+    row = boundaries_of(batch.lengths, batch.token_ids_T.device)
+    # Positions follow from the boundaries, and attention's mask too
+    output = model(batch.token_ids_T[None], None, None, packed_seq_params=row)
     if not get_attr_wrapped_model(model, "post_process"):
         return output, partial(finish, item)
-    logits_BSV = output.float() / temperature
-    num_columns = logits_BSV.shape[-1]
+    logits_TV = output[0].float() / temperature
+    num_columns = logits_TV.shape[-1]
     num_tokens = max(0, num_vocabulary - parallel_state.get_tensor_model_parallel_rank() * num_columns)
     if num_tokens < num_columns:
-        logits_BSV[..., num_tokens:] = float("-inf")
-    nll_SB = vocab_parallel_cross_entropy(
-        logits_BSV.transpose(0, 1).contiguous(), batch.labels_BS.transpose(0, 1).contiguous()
-    )
-    return -nll_SB.transpose(0, 1), partial(finish, item)
+        logits_TV[..., num_tokens:] = float("-inf")
+    return -vocab_parallel_cross_entropy(logits_TV, batch.labels_T), partial(finish, item)
 
 
-def _keep(item: MicroBatch, logprob_BS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keep the log-probabilities of a forward-only pass, float32 [B, S]."""
-    return logprob_BS.new_zeros(()), logprob_BS.detach()
+def _keep(item: MicroBatch, logprob_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep the log-probabilities of a forward-only pass, float32 [T]."""
+    return logprob_T.new_zeros(()), logprob_T.detach()
 
 
 def _surrogate(
-    item: Referenced, logprob_BS: torch.Tensor, objective: ObjectiveSpec, size: StepSize, scale: int
+    item: Referenced, logprob_T: torch.Tensor, objective: ObjectiveSpec, size: StepSize, scale: int
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Return the loss of one micro-batch, times what Megatron divides by: micro-batches and data-parallel ranks."""
     batch = item.batch
-    likelihoods = Likelihoods(logprob_BS, item.reference_BS, batch.sampled_BS, batch.mask_BS)
+    lengths_B = torch.tensor(batch.lengths, device=logprob_T.device)
+    likelihoods = Likelihoods(logprob_T, item.reference_T, batch.sampled_T, batch.mask_T, lengths_B)
     loss = policy_loss(objective, likelihoods, batch.advantage_B, size)
-    moved = ((item.reference_BS - logprob_BS.detach()) * batch.mask_BS).sum()
+    moved = ((item.reference_T - logprob_T.detach()) * batch.mask_T).sum()
     return loss * scale, (loss.detach(), moved)
 
 
@@ -258,5 +269,5 @@ def _gap(item: Referenced) -> float:
     A NaN on either side is the largest of all distances.
     """
     batch = item.batch
-    gap_BS = ((item.reference_BS - batch.sampled_BS) * batch.current_BS).abs()
-    return float(torch.nan_to_num(gap_BS, nan=float("inf")).max())
+    gap_T = ((item.reference_T - batch.sampled_T) * batch.current_T).abs()
+    return float(torch.nan_to_num(gap_T, nan=float("inf")).max())
