@@ -178,7 +178,9 @@ async def test_a_watch_tells_what_was_added_changed_and_deleted_since_a_version(
 
 async def test_a_watch_ends_at_its_time(server: Server) -> None:
     before = await server.client.create(config_map(server.namespace, "marker"))
-    selection = Selection(CONFIG_MAP, server.namespace)
+    selection = Selection(
+        CONFIG_MAP, server.namespace, label_selector="tandem.dev/job"
+    )  # Kubernetes adds one of its own
 
     events = server.client.watch(selection, resource_version=resource_version_of(before), timeout_seconds=1)
 
