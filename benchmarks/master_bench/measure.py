@@ -1,0 +1,140 @@
+"""What a master with many live trajectories costs: at a pace, and as fast as it can."""
+
+import asyncio
+import gc
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import psutil
+from benchmarks.master_bench.scene import ITERATION, NEW_TOKENS, NUM_SERVERS, OLD_TOKENS, PROMPT_TOKENS, fill, opened
+from benchmarks.master_bench.servers import Pace
+from benchmarks.switch_bench.result import PartError, Result
+
+from tandem_master.progress import ProgressBoard
+from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
+from tandem_master.training import train
+
+LIVE = 100_000
+"""Trajectories that stay unfinished to the end."""
+PACE_PER_SECOND = 2_000.0
+PACED_SECONDS, QUICK_PACED_SECONDS = 30, 10
+FULL_SPEED, QUICK_FULL_SPEED = 40_000, 16_000
+"""Trajectories that are finished as fast as the master can."""
+PERCENTILE = 0.99
+PHASE_SECONDS = 300.0
+LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one phase and the training after it took."""
+
+    num_finished: int
+    num_trained: int
+    plan_seconds: float
+    sample_seconds: float
+    """From the first request to the moment when the last answer was in the buffer."""
+    train_seconds: float
+    """Complete groups, batch, request to the trainer and commit."""
+    dispatch_seconds: list[float]
+    bytes_per_trajectory: float
+
+
+def measure_paced(*, quick: bool) -> Result:
+    """Finish trajectories at the pace while 100,000 others are live: `dispatch_p99_ms`, `bytes_per_trajectory`."""
+    num_finished = int(PACE_PER_SECOND) * (QUICK_PACED_SECONDS if quick else PACED_SECONDS)
+    done = _measure(Pace(PACE_PER_SECOND, num_finished))
+    ordered = sorted(done.dispatch_seconds)
+    if not ordered:
+        raise PartError("no request was sent to a seat that another one had left")
+    figures = {
+        "dispatch_p99_ms": 1e3 * ordered[int(len(ordered) * PERCENTILE)],
+        "dispatch_p50_ms": 1e3 * median(ordered),
+        "paced_per_second": done.num_finished / done.sample_seconds,
+        "bytes_per_trajectory": int(done.bytes_per_trajectory),
+        "plan_seconds": done.plan_seconds,
+    }
+    return Result(figures, {**_conditions(), "decisions": len(ordered), "max_ms": 1e3 * ordered[-1]})
+
+
+def measure_full_speed(*, quick: bool) -> Result:
+    """Finish trajectories as fast as it goes, score, batch and commit them: `finished_per_second`."""
+    done = _measure(Pace(None, QUICK_FULL_SPEED if quick else FULL_SPEED))
+    figures = {
+        "finished_per_second": done.num_finished / (done.sample_seconds + done.train_seconds),
+        "sampled_per_second": done.num_finished / done.sample_seconds,
+        "batched_per_second": done.num_trained / done.train_seconds,
+    }
+    return Result(figures, {**_conditions(), "finished": done.num_finished, "trained": done.num_trained})
+
+
+def _conditions() -> dict[str, object]:
+    return {
+        "live": LIVE,
+        "servers": NUM_SERVERS,
+        "prompt_tokens": PROMPT_TOKENS,
+        "old_tokens": OLD_TOKENS,
+        "new_tokens": NEW_TOKENS,
+    }
+
+
+def _measure(pace: Pace) -> Measured:
+    with tempfile.TemporaryDirectory(prefix="master-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
+        fill(Path(name), LIVE + pace.most)
+        gc.collect()
+        return asyncio.run(_phase(Path(name), pace))
+
+
+async def _phase(folder: Path, pace: Pace) -> Measured:
+    """Run one phase until as many have finished as the pace says, cut it, and train on what is complete."""
+    async with opened(folder, pace, LIVE + pace.most) as scene:
+        gc.collect()
+        before, began = _memory(), perf_counter()
+        async with planned(scene.run, ITERATION) as ahead:
+            plan_seconds = perf_counter() - began
+            memory = _memory() - before
+            began = perf_counter()
+            rollout = asyncio.create_task(roll_out(scene.run, scene.serving, ahead, ITERATION))
+            pacing = asyncio.create_task(scene.servers.run()) if pace.per_second is not None else None
+            try:
+                await _all_durable(scene.run.board, rollout, pace.most)
+                sample_seconds = perf_counter() - began
+            finally:
+                for task in (rollout, pacing):
+                    if task is not None:
+                        task.cancel()
+                        with suppress(asyncio.CancelledError):
+                            await task
+        began = perf_counter()
+        trained = await train(scene.run, ITERATION)
+        await asyncio.to_thread(scene.run.buffer.commit, ITERATION, trained.trajectory_ids)
+        train_seconds = perf_counter() - began
+    return Measured(
+        num_finished=pace.most,
+        num_trained=len(trained.trajectory_ids),
+        plan_seconds=plan_seconds,
+        sample_seconds=sample_seconds,
+        train_seconds=train_seconds,
+        dispatch_seconds=scene.servers.clock.seconds,
+        bytes_per_trajectory=memory / (LIVE + pace.most),
+    )
+
+
+async def _all_durable(board: ProgressBoard, rollout: "asyncio.Task[RolloutSummary]", num_finished: int) -> None:
+    """Return once so many trajectories are scored and in the buffer. Errors: what the phase ends of."""
+    deadline = perf_counter() + PHASE_SECONDS
+    while board.progress.completed_trajectories < num_finished:
+        if rollout.done():
+            rollout.result()
+        if rollout.done() or perf_counter() > deadline:
+            raise PartError(f"{board.progress.completed_trajectories} of {num_finished} trajectories were finished")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _memory() -> int:
+    return int(psutil.Process().memory_info().rss)
