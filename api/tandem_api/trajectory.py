@@ -1,6 +1,7 @@
 """A trajectory: one sampled response, in one or more segments of tokens, each stamped with its generation."""
 
 from enum import StrEnum
+from itertools import chain
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -88,7 +89,7 @@ class Trajectory(Resource):
 
     @property
     def response_token_ids(self) -> tuple[int, ...]:
-        return tuple(token for segment in self.segments for token in segment.token_ids)
+        return tuple(chain.from_iterable(segment.token_ids for segment in self.segments))
 
     @property
     def num_response_tokens(self) -> int:

@@ -17,6 +17,7 @@ from benchmarks.switch_bench.result import PartError, Result
 
 from tandem_master.progress import ProgressBoard
 from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
+from tandem_master.rollout.pool import MAX_OUTSTANDING_SAMPLES
 from tandem_master.training import train
 
 LIVE = 100_000
@@ -26,6 +27,7 @@ PACED_SECONDS, QUICK_PACED_SECONDS = 30, 10
 FULL_SPEED, QUICK_FULL_SPEED = 40_000, 16_000
 """Trajectories that are finished as fast as the master can."""
 PERCENTILE = 0.99
+SEATS = NUM_SERVERS * MAX_OUTSTANDING_SAMPLES
 PHASE_SECONDS = 300.0
 LOOK_SECONDS = 0.005
 
@@ -38,7 +40,9 @@ class Measured:
     num_trained: int
     plan_seconds: float
     sample_seconds: float
-    """From the first request to the moment when the last answer was in the buffer."""
+    """Until the last answer was in the buffer: from the first request, at a pace from where all seats were taken."""
+    fill_seconds: float
+    """From the first request to where all seats were taken; 0 without a pace."""
     train_seconds: float
     """Complete groups, batch, request to the trainer and commit."""
     dispatch_seconds: list[float]
@@ -48,7 +52,7 @@ class Measured:
 def measure_paced(*, quick: bool) -> Result:
     """Finish trajectories at the pace while 100,000 others are live: `dispatch_p99_ms`, `bytes_per_trajectory`."""
     num_finished = int(PACE_PER_SECOND) * (QUICK_PACED_SECONDS if quick else PACED_SECONDS)
-    done = _measure(Pace(PACE_PER_SECOND, num_finished))
+    done = _measure(Pace(PACE_PER_SECOND, num_finished, SEATS))
     ordered = sorted(done.dispatch_seconds)
     if not ordered:
         raise PartError("no request was sent to a seat that another one had left")
@@ -58,13 +62,14 @@ def measure_paced(*, quick: bool) -> Result:
         "paced_per_second": done.num_finished / done.sample_seconds,
         "bytes_per_trajectory": int(done.bytes_per_trajectory),
         "plan_seconds": done.plan_seconds,
+        "fill_seconds": done.fill_seconds,
     }
     return Result(figures, {**_conditions(), "decisions": len(ordered), "max_ms": 1e3 * ordered[-1]})
 
 
 def measure_full_speed(*, quick: bool) -> Result:
     """Finish trajectories as fast as it goes, score, batch and commit them: `finished_per_second`."""
-    done = _measure(Pace(None, QUICK_FULL_SPEED if quick else FULL_SPEED))
+    done = _measure(Pace(None, QUICK_FULL_SPEED if quick else FULL_SPEED, SEATS))
     figures = {
         "finished_per_second": done.num_finished / (done.sample_seconds + done.train_seconds),
         "sampled_per_second": done.num_finished / done.sample_seconds,
@@ -77,6 +82,7 @@ def _conditions() -> dict[str, object]:
     return {
         "live": LIVE,
         "servers": NUM_SERVERS,
+        "seats": SEATS,
         "prompt_tokens": PROMPT_TOKENS,
         "old_tokens": OLD_TOKENS,
         "new_tokens": NEW_TOKENS,
@@ -98,12 +104,12 @@ async def _phase(folder: Path, pace: Pace) -> Measured:
         async with planned(scene.run, ITERATION) as ahead:
             plan_seconds = perf_counter() - began
             memory = _memory() - before
-            began = perf_counter()
+            fill_began = began = perf_counter()
             rollout = asyncio.create_task(roll_out(scene.run, scene.serving, ahead, ITERATION))
             pacing = asyncio.create_task(scene.servers.run()) if pace.per_second is not None else None
             try:
                 await _all_durable(scene.run.board, rollout, pace.most)
-                sample_seconds = perf_counter() - began
+                sample_seconds = perf_counter() - (scene.servers.filled_at or began)
             finally:
                 for task in (rollout, pacing):
                     if task is not None:
@@ -119,6 +125,7 @@ async def _phase(folder: Path, pace: Pace) -> Measured:
         num_trained=len(trained.trajectory_ids),
         plan_seconds=plan_seconds,
         sample_seconds=sample_seconds,
+        fill_seconds=max(0.0, scene.servers.filled_at - fill_began),
         train_seconds=train_seconds,
         dispatch_seconds=scene.servers.clock.seconds,
         bytes_per_trajectory=memory / (LIVE + pace.most),

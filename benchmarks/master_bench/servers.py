@@ -13,6 +13,7 @@ import httpx
 
 from tandem_api.engine import StepMetrics, TrainResponse
 
+LOOK_SECONDS = 0.0005
 EVENT_TOKENS = 64
 """Tokens of one event of a stream, as the master asks for them."""
 
@@ -33,6 +34,8 @@ class Pace:
     """All servers together; None: each request at once."""
     most: int
     """Then no more."""
+    num_seats: int
+    """Requests that all servers together work on; at a pace, none is answered before there are as many."""
 
 
 @dataclass(slots=True)
@@ -64,12 +67,15 @@ class PretendServers(httpx.AsyncClient):
         self._open: deque[Stream] = deque()
         self.clock = Clock()
         self.num_answered = 0
-        self.all_answered = asyncio.Event()
+        self.filled_at = 0.0
+        """When all seats were taken."""
 
     async def run(self) -> None:
         """Answer at the pace, the oldest request first, until as many are answered as is wanted."""
         assert self._pace.per_second is not None
-        began = perf_counter()
+        while len(self._open) < self._pace.num_seats:  # noqa: ASYNC110 - the master under test is not to tell
+            await asyncio.sleep(LOOK_SECONDS)
+        self.filled_at = began = perf_counter()
         while self.num_answered < self._pace.most:
             due = min(int((perf_counter() - began) * self._pace.per_second), self._pace.most)
             while self.num_answered < due and self._open:
@@ -77,7 +83,7 @@ class PretendServers(httpx.AsyncClient):
                 if not stream.answer.done():
                     self.clock.free(stream.server)
                     stream.answer.set_result(self._next_answer())
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def stream(self, method: str, url: Any, **options: Any) -> Any:
         """Take in a request; return what streams in."""
@@ -104,8 +110,6 @@ class PretendServers(httpx.AsyncClient):
 
     def _next_answer(self) -> list[str]:
         self.num_answered += 1
-        if self.num_answered >= self._pace.most:
-            self.all_answered.set()
         return self._answers[self.num_answered % 2]
 
 

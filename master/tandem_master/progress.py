@@ -21,19 +21,23 @@ class ProgressBoard:
         self._mastership = mastership
         self._key = key
         self._progress = progress
+        self._changes: dict[str, int | float | str | tuple[SwitchSummary, ...]] = {}
+        """Since then: a job changes a count thousands of times a second, and somebody looks twice a second."""
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
         self._changed.set()
 
     @property
     def progress(self) -> Progress:
+        self._progress = self._progress.model_copy(update=self._changes)
+        self._changes = {}
         return self._progress
 
     def show(self, **changes: int | float | str | tuple[SwitchSummary, ...]) -> None:
         """Change the named fields of Progress (snake_case)."""
-        if changes.get("activity", self._progress.activity) != self._progress.activity:
+        if "activity" in changes and changes["activity"] != self.progress.activity:
             self._urgent.set()
-        self._progress = self._progress.model_copy(update=changes)
+        self._changes |= changes
         self._changed.set()
 
     async def publish(self) -> None:
@@ -43,7 +47,7 @@ class ProgressBoard:
             self._changed.clear()
             self._urgent.clear()
             try:
-                await self._mastership.write(self._key, self._progress.model_dump_json(), leased=True)
+                await self._mastership.write(self._key, self.progress.model_dump_json(), leased=True)
             except RegistryUnreachable as error:
                 logger.warning("progress was not written: %s", error)
             try:
@@ -54,5 +58,5 @@ class ProgressBoard:
 
     async def close(self, activity: str, error: str | None) -> None:
         """Write the last progress, without a lease: it must outlive the master for people to read it."""
-        self._progress = self._progress.model_copy(update={"activity": activity, "error": error})
+        self._progress = self.progress.model_copy(update={"activity": activity, "error": error})
         await self._mastership.write(self._key, self._progress.model_dump_json())

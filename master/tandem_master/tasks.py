@@ -1,7 +1,7 @@
 """Running several waits at once, with one error instead of a group of them."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +15,11 @@ async def together(work: Iterable[Coroutine[Any, Any, T]], *, name: str) -> list
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
     return [task.result() for task in tasks]
+
+
+async def side_by_side(work: Sequence[Awaitable[T]]) -> list[T]:
+    """Do as asyncio.gather; one piece of work alone gets no task, which would cost more than most of them."""
+    return [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
 
 
 async def alongside(work: Coroutine[Any, Any, T], *companions: Coroutine[Any, Any, None]) -> T:

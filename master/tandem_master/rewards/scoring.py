@@ -14,6 +14,7 @@ from tandem_master.rewards.rule import RULES
 from tandem_master.rewards.service import reward_service
 from tandem_master.rewards.verdict import Question, Verdict
 from tandem_master.rewards.workers import Function, reward_workers
+from tandem_master.tasks import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Scorer:
 
     async def score(self, question: Question) -> Score:
         """Return the score of one response. Errors: RewardError where a term has said nothing for very long."""
-        verdicts = await asyncio.gather(*(judge(question) for _, judge in self._terms))
+        verdicts = await side_by_side([judge(question) for _, judge in self._terms])
         terms = {spec.name: verdict for (spec, _), verdict in zip(self._terms, verdicts, strict=True)}
         values = [verdict.value for verdict in verdicts]
         given = [value for value in values if value is not None]

@@ -96,6 +96,7 @@ class Dispatcher:
         if not self._ending.has_struck:
             for errand in errands:
                 self._waiting.push(errand)
+                self._pool.changed.set()
 
     def _send_what_fits(self) -> None:
         """Send from the head of the queue while there are seats. The head waits for its seats: what is longest takes
@@ -113,7 +114,7 @@ class Dispatcher:
     async def _until_changed(self) -> None:
         """Wait until there may be something to send. Errors: RolloutError where nothing happens for too long."""
         is_empty = self._pool.is_empty and not self._exchanges
-        before = self._num_tokens()
+        before = self._ending.num_heard
         limit = EMPTY_SECONDS if is_empty else STALL_SECONDS
         try:
             async with asyncio.timeout(limit if self._waiting else None):
@@ -125,11 +126,8 @@ class Dispatcher:
                     f"rollout: all servers have left, and none came within {limit:g} s; look at the logs of the rollout"
                     " containers"
                 ) from None
-            if self._num_tokens() == before:
+            if self._ending.num_heard == before:
                 raise RolloutError(f"rollout: no server has sampled anything for {limit:g} s") from None
-
-    def _num_tokens(self) -> int:
-        return sum(exchange.answer.num_tokens for exchange in self._exchanges)
 
     def _start(self, name: str, work: Coroutine[object, object, None]) -> None:
         """Have `work` done while the phase goes on; `run` waits for it."""
@@ -138,7 +136,8 @@ class Dispatcher:
 
     def _has_ended(self, _: object) -> None:
         self._num_busy -= 1
-        self._pool.changed.set()
+        if not self._num_busy:
+            self._pool.changed.set()
 
     async def _attend(self, errand: Errand, station: Station) -> None:
         """Hand on each sample of a request when it has ended, and the rest when the request has."""

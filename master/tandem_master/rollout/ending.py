@@ -31,6 +31,8 @@ class Ending:
         self._struck = asyncio.Event()
         self._sampled = asyncio.Event()
         self.reason = PhaseEnd.ALL
+        self.num_heard = 0
+        """Times that a server has sampled something."""
 
     @property
     def has_struck(self) -> bool:
@@ -44,6 +46,7 @@ class Ending:
 
     def heard(self) -> None:
         """Take note that a server has sampled something."""
+        self.num_heard += 1
         self._sampled.set()
 
     async def struck(self) -> None:

@@ -10,6 +10,7 @@ from time import monotonic
 from tandem_api.history import PhaseEnd
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer.store import IterationTotals, Outcome
+from tandem_master.garbage import kept_aside
 from tandem_master.rewards.scoring import Score
 from tandem_master.rewards.verdict import Question
 from tandem_master.rollout.ahead import Ahead
@@ -21,7 +22,7 @@ from tandem_master.rollout.server import CompletionApi
 from tandem_master.rollout.sieve import Sieve
 from tandem_master.run import Run
 from tandem_master.serving import Servers, Serving
-from tandem_master.tasks import alongside
+from tandem_master.tasks import alongside, side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Rollout:
 
     async def deliver(self, pieces: Sequence[Piece]) -> Sequence[Ask]:
         """Score what has finished and make all of it durable; only then does it count. Return what else to ask for."""
-        outcomes = await asyncio.gather(*(self._outcome(piece.trajectory, piece.completion) for piece in pieces))
+        outcomes = await side_by_side([self._outcome(piece.trajectory, piece.completion) for piece in pieces])
         await self._run.buffer.recorded(self._iteration, outcomes)
         cut = aborted(outcomes, pieces)
         num_unfinished = sum(outcome.trajectory.state is TrajectoryState.UNFINISHED for outcome in outcomes)
@@ -148,7 +149,8 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
     api = CompletionApi(run.client, run.spec.recipe.temperature, run.repeat_rule, ending.heard)
     ahead = Ahead(api, _asks(run, unfinished, iteration), ending)
     try:
-        yield ahead
+        with kept_aside():
+            yield ahead
     finally:
         await ahead.close()
 

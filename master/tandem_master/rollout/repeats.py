@@ -44,13 +44,24 @@ class RepeatWatch:
         """Of the window's n-grams, oldest first."""
         self._counts: dict[int, int] = {}
         """How often each hash is among them."""
-        self.first_excess(token_ids[-rule.window_tokens :])
+        self._short: list[int] | None = list(token_ids[-rule.window_tokens :])
+        """All tokens, as long as a window is not full: before that nothing repeats itself, and nothing is hashed."""
 
     def first_excess(self, token_ids: Sequence[int]) -> int | None:
         """Take in further tokens up to the first after which the response repeats itself; return how many that are.
 
-        None where it does not. All in one loop, on local names: it runs for every token that a job samples.
+        None where it does not.
         """
+        if self._short is not None:
+            if len(self._short) + len(token_ids) < self._rule.window_tokens:
+                self._short += token_ids
+                return None
+            known, self._short = self._short, None
+            self._scan(known)
+        return self._scan(token_ids)
+
+    def _scan(self, token_ids: Sequence[int]) -> int | None:
+        """Do as first_excess. All in one loop, on local names: it runs for every token of a long response."""
         ngram, hashes, counts, value = self._ngram, self._hashes, self._counts, self._hash
         ngram_tokens, num_ngrams, leading = self._rule.ngram_tokens, self._rule.num_ngrams, self._leading
         fewest = num_ngrams - floor(self._rule.max_share * num_ngrams)

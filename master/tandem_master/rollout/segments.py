@@ -102,13 +102,14 @@ def extend(trajectory: Trajectory, completion: Completion, generation: int, limi
     """Return the trajectory with what `generation` sampled appended, finished where it is. It is not scored yet."""
     segments = trajectory.segments
     if completion.token_ids:
-        new = TokenSegment(generation=generation, token_ids=completion.token_ids, logprobs=completion.logprobs)
+        # Not validated once more: what came from the server was, and this is done for every sample.
+        new = TokenSegment.model_construct(
+            generation=generation, token_ids=completion.token_ids, logprobs=completion.logprobs
+        )
         segments = (*segments, new)
-    longer = trajectory.model_copy(update={"segments": segments})
-    reason = _finish_reason(longer, completion.finish_reason, limits)
-    if reason is None:
-        return longer
-    return longer.model_copy(update={"state": TrajectoryState.FINISHED, "finish_reason": reason.value})
+    reason = _finish_reason(trajectory, completion, limits)
+    ended = {} if reason is None else {"state": TrajectoryState.FINISHED, "finish_reason": reason.value}
+    return trajectory.model_copy(update={"segments": segments, **ended})
 
 
 def derive_seed(seed: int, iteration: int, name: str, num_tokens: int) -> int:
@@ -145,10 +146,12 @@ def _ask(trajectories: tuple[Trajectory, ...], generation: int, limits: Limits, 
     )
 
 
-def _finish_reason(trajectory: Trajectory, reason: FinishReason, limits: Limits) -> FinishReason | None:
-    if reason in (FinishReason.STOP, FinishReason.REPEAT):
-        return reason
-    length = len(trajectory.prompt_token_ids) + trajectory.num_response_tokens
+def _finish_reason(trajectory: Trajectory, completion: Completion, limits: Limits) -> FinishReason | None:
+    """Return why a trajectory ends with what was sampled for it, None where it goes on."""
+    if completion.finish_reason in (FinishReason.STOP, FinishReason.REPEAT):
+        return completion.finish_reason
+    known = len(trajectory.prompt_token_ids) + trajectory.num_response_tokens
+    length = known + len(completion.token_ids)
     if length > limits.max_length_tokens:
         raise RolloutError(
             f"trajectory {trajectory.id}: the server sampled up to {length} tokens, more than the"

@@ -110,8 +110,11 @@ class CompletionApi:
                 ) as response,
             ):
                 await _check(server, response)
+                clock, heard_at = asyncio.get_running_loop().time, 0.0
                 async for line in response.aiter_lines():
-                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
+                    if (now := clock()) > heard_at + 1.0:  # a timer for each line would cost more than the line
+                        heard_at = now
+                        silence.reschedule(now + SILENCE_SECONDS)
                     field, _, event = line.partition(": ")
                     if field == "data" and event != END_OF_STREAM and not self._hand_on(server, event, take):
                         return
