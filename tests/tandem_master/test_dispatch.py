@@ -151,7 +151,7 @@ async def test_a_request_at_a_server_that_leaves_goes_to_another_one() -> None:
         ahead = Ahead(CompletionApi(client, temperature=0.7), [ASK])
         running = asyncio.create_task(Dispatcher(ahead, pool, ignore).run())
         first = await asked.get()
-        pool.update({"http://b": "one"})
+        pool.let_go({"http://b": "one"})
         await running
 
     assert (first, asked.get_nowait()) == ("a", "b")

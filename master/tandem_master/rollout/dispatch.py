@@ -1,4 +1,4 @@
-"""Spreading requests over servers: least busy first, and on another server when one is gone."""
+"""Spreading requests over servers: the longest first, where there is most room, elsewhere when a server is gone."""
 
 import asyncio
 import heapq
@@ -10,7 +10,7 @@ from itertools import count
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.ahead import Ahead
 from tandem_master.rollout.exchange import Exchange, end_all
-from tandem_master.rollout.pool import ServerPool, Station
+from tandem_master.rollout.pool import Seats, ServerPool, Station
 from tandem_master.rollout.segments import Ask, Piece
 from tandem_master.rollout.server import SILENCE_SECONDS, ServerLost
 from tandem_master.tasks import first_error
@@ -73,6 +73,8 @@ class Dispatcher:
         self._ending = ahead.ending
         self._waiting = Queue()
         self._exchanges: set[Exchange] = set()
+        self._server_of_group: dict[str, str] = {}
+        """Where the prefix of a group was read last."""
         self._tasks = asyncio.TaskGroup()
         self._num_busy = 0
 
@@ -104,12 +106,14 @@ class Dispatcher:
         """
         while self._waiting and not self._ending.has_struck:
             errand = self._waiting.first()
-            prefer = self._ahead.server_of(errand.ask)
-            station = self._pool.take(len(errand.ask.trajectories), errand.failed, prefer)
-            if station is None:
+            group = errand.ask.trajectories[0].group
+            sent_to, near = self._ahead.server_of(errand.ask), self._server_of_group.get(group)
+            seats = self._pool.take(errand.ask, errand.failed, sent_to=sent_to, near=near)
+            if seats is None:
                 return
             self._waiting.pop()
-            self._start(f"ask {station.server}", self._attend(errand, station))
+            self._server_of_group[group] = seats.station.server
+            self._start(f"ask {seats.station.server}", self._attend(errand, seats))
 
     async def _until_changed(self) -> None:
         """Wait until there may be something to send. Errors: RolloutError where nothing happens for too long."""
@@ -139,20 +143,21 @@ class Dispatcher:
         if not self._num_busy:
             self._pool.changed.set()
 
-    async def _attend(self, errand: Errand, station: Station) -> None:
+    async def _attend(self, errand: Errand, seats: Seats) -> None:
         """Hand on each sample of a request when it has ended, and the rest when the request has."""
-        num_samples = len(errand.ask.trajectories)
+        station = seats.station
         exchange, was_ahead = self._ahead.take(station.server, errand.ask)
         self._exchanges.add(exchange)
         station.losing[exchange] = lambda: exchange.lose("has left the job")
         try:
             while ended := await exchange.ended_samples():
+                self._pool.give_back(seats, len(ended))
                 self._start("deliver", self._hand_on(ended))
         finally:
             await exchange.close()
             del station.losing[exchange]
             self._exchanges.remove(exchange)
-            self._pool.give_back(station, num_samples)
+            self._pool.give_back(seats, seats.num_samples)
         await self._conclude(errand, station, exchange, is_free=was_ahead)
 
     async def _conclude(self, errand: Errand, station: Station, exchange: Exchange, *, is_free: bool) -> None:

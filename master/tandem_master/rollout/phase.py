@@ -14,6 +14,7 @@ from tandem_master.garbage import kept_aside
 from tandem_master.rewards.scoring import Score
 from tandem_master.rewards.verdict import Question
 from tandem_master.rollout.ahead import Ahead
+from tandem_master.rollout.capacity import Capacity, read_capacity
 from tandem_master.rollout.dispatch import Dispatcher
 from tandem_master.rollout.ending import Ending
 from tandem_master.rollout.pool import ServerPool
@@ -162,10 +163,10 @@ async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> 
     totals = await asyncio.to_thread(run.buffer.totals, iteration)
     rollout = Rollout(run, iteration, totals, ahead.ending)
     servers = serving.servers()
-    pool = ServerPool(servers)
     ahead.keep(servers)
+    pool = ServerPool(servers, await _capacities(run, tuple(servers)))
     dispatcher = Dispatcher(ahead, pool, rollout.deliver)
-    companions = [_follow(serving, servers, pool), _tell_the_end(run, ahead.ending)]
+    companions = [_follow(run, serving, servers, pool), _tell_the_end(run, ahead.ending)]
     if run.stop_rule.deadline_seconds is not None:
         companions.append(ahead.ending.strike_after(run.stop_rule.deadline_seconds))
     await alongside(dispatcher.run(), *companions)
@@ -197,8 +198,15 @@ def _asks(run: Run, trajectories: Sequence[Trajectory], iteration: int) -> tuple
     return plan_asks(trajectories, iteration - 1, run.limits, seed=seed, iteration=iteration, alone=alone)
 
 
-async def _follow(serving: Serving, known: Servers, pool: ServerPool) -> None:
+async def _follow(run: Run, serving: Serving, known: Servers, pool: ServerPool) -> None:
     """Keep the pool at who serves, until cancelled."""
     while True:
         known = await serving.changed(known)
-        pool.update(known)
+        pool.let_go(known)
+        pool.update(known, await _capacities(run, pool.strangers(known)))
+
+
+async def _capacities(run: Run, servers: Sequence[str]) -> Mapping[str, Capacity | None]:
+    """Ask servers how much their caches hold."""
+    found = await asyncio.gather(*(read_capacity(run.client, server) for server in servers))
+    return dict(zip(servers, found, strict=True))

@@ -1,12 +1,18 @@
-"""Seats at the servers of one Infer phase, which may come, fail and leave while it runs."""
+"""Seats at the servers of one Infer phase, which may come, fail and leave while it runs.
+
+A seat is room for a sample: in the server's key/value cache, where the server says how large that is, and among the
+samples that it works on at once. What sits never needs more room than it has taken, so no server has to put a sample
+off (vLLM would drop what it has computed of it, and compute that again).
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 
 from tandem_master.errors import RolloutError
+from tandem_master.rollout.capacity import Capacity, Need, need_of
+from tandem_master.rollout.segments import Ask
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +20,9 @@ MAX_OUTSTANDING_SAMPLES = 256
 """Samples that one server works on at once; more would only wait inside it, with their deadline running."""
 PROBATION_SECONDS = 15.0
 """How long a server that has failed is left alone. A pod that is dead has lost its lease by then, and is gone."""
+MOST_AHEAD = 0.1
+"""How much fuller than the emptiest a server may be, as a share of itself, to be taken for the prefix that it holds:
+to read a prefix again costs less than to wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,37 +33,84 @@ class Station:
     """Base URL."""
     incarnation: str
     """Start of the engine that runs it."""
+    capacity: Capacity | None = None
+    """Of its cache; None where it does not say."""
+    max_outstanding: int = MAX_OUTSTANDING_SAMPLES
     outstanding: int = 0
     """Samples that it works on."""
+    reserved_tokens: int = 0
+    """What these may come to hold of its cache."""
     num_answers: int = 0
     """Requests that it has answered."""
     failed_at: float | None = None
-    """When it failed last, on the monotonic clock; None once it has answered again."""
+    """When it failed last, on the event loop's clock; None once it has answered again."""
     losing: dict[object, Callable[[], None]] = field(default_factory=dict)
     """What is called once it has left, by who wants to know."""
 
     @property
     def is_trusted(self) -> bool:
-        return self.failed_at is None or monotonic() - self.failed_at > PROBATION_SECONDS
+        return self.failed_at is None or _now() - self.failed_at > PROBATION_SECONDS
+
+    @property
+    def fullness(self) -> float:
+        """Return how much of it is taken: of its cache, or of its seats where it does not say what that holds."""
+        if self.capacity is None:
+            return self.outstanding / self.max_outstanding
+        return self.reserved_tokens / self.capacity.num_tokens
+
+    @property
+    def num_free(self) -> int | None:
+        """Return how many tokens its cache has room for; None where it does not say."""
+        return None if self.capacity is None else self.capacity.num_tokens - self.reserved_tokens
 
     def answered(self) -> None:
         """Count an answer: the server is well."""
         self.num_answers += 1
         self.failed_at = None
 
+    def fits(self, ask: Ask) -> bool:
+        """Return whether there are seats for a request. What is wider than the whole server fits when it is idle."""
+        num_samples = len(ask.trajectories)
+        if self.outstanding == 0:
+            return True
+        if self.outstanding + num_samples > self.max_outstanding:
+            return False
+        need = self.need_of(ask)
+        return self.num_free is None or need.num_shared + num_samples * need.num_own <= self.num_free
+
+    def need_of(self, ask: Ask) -> Need:
+        return Need(0, 0) if self.capacity is None else need_of(ask, self.capacity)
+
+
+@dataclass(slots=True, eq=False)
+class Seats:
+    """What one request has taken of a server."""
+
+    station: Station
+    need: Need
+    num_samples: int
+    """Those that still sit."""
+
 
 class ServerPool:
     """The servers of one Infer phase."""
 
-    def __init__(self, servers: Mapping[str, str], *, max_outstanding: int = MAX_OUTSTANDING_SAMPLES) -> None:
+    def __init__(
+        self,
+        servers: Mapping[str, str],
+        capacities: Mapping[str, Capacity | None] | None = None,
+        *,
+        max_outstanding: int = MAX_OUTSTANDING_SAMPLES,
+    ) -> None:
         """Begin with `servers`: base URL to incarnation."""
         if not servers:
             raise RolloutError("rollout: no server is ready; look at the logs of the rollout containers")
-        self._stations = {server: Station(server, incarnation) for server, incarnation in servers.items()}
+        self._stations: dict[str, Station] = {}
         self._left: list[Station] = []
         self._max_outstanding = max_outstanding
         self.changed = asyncio.Event()
         """Set whenever a request may find a seat that found none before."""
+        self.update(servers, capacities or {}, is_first=True)
 
     @property
     def is_empty(self) -> bool:
@@ -69,8 +125,25 @@ class ServerPool:
             counts[station.server] = counts.get(station.server, 0) + station.num_answers
         return counts
 
-    def update(self, servers: Mapping[str, str]) -> None:
+    def strangers(self, servers: Mapping[str, str]) -> tuple[str, ...]:
+        """Return which of these are not here yet, in this life."""
+        known = {station.server: station.incarnation for station in self._stations.values()}
+        return tuple(server for server, incarnation in servers.items() if known.get(server) != incarnation)
+
+    def update(
+        self, servers: Mapping[str, str], capacities: Mapping[str, Capacity | None], *, is_first: bool = False
+    ) -> None:
         """Take in who has come and let go of who has left; an engine that was started anew has done both."""
+        self.let_go(servers)
+        for server in self.strangers(servers):
+            if not is_first:
+                logger.info("%s has joined the rollout", server)
+            capacity = capacities.get(server)
+            self._stations[server] = Station(server, servers[server], capacity, self._max_outstanding)
+        self.changed.set()
+
+    def let_go(self, servers: Mapping[str, str]) -> None:
+        """Let go of who is not among these, in this life."""
         for station in list(self._stations.values()):
             if servers.get(station.server) != station.incarnation:
                 logger.info("%s has left the rollout", station.server)
@@ -78,46 +151,65 @@ class ServerPool:
                 self._left.append(station)
                 for lose in list(station.losing.values()):
                     lose()
-        for server in servers.keys() - self._stations.keys():
-            logger.info("%s has joined the rollout", server)
-            self._stations[server] = Station(server, servers[server])
         self.changed.set()
 
-    def take(self, num_samples: int, avoid: frozenset[str] = frozenset(), prefer: str | None = None) -> Station | None:
-        """Take `num_samples` seats at the least busy server; None where it has not as many.
+    def take(
+        self, ask: Ask, avoid: frozenset[str] = frozenset(), *, sent_to: str | None = None, near: str | None = None
+    ) -> Seats | None:
+        """Take seats for all samples of a request at the server with the most room; None where that has too little.
 
-        A request that is wider than a whole server waits until that server is idle. Servers that have failed lately,
-        and those in `avoid`, are taken only where there is no other. `prefer` is taken before those that are less
-        busy, where it is well and has the seats.
+        Servers that have failed lately, and those in `avoid`, are taken only where there is no other. `sent_to`, which
+        has the request already, is taken first where it is well and has the seats; so is `near`, which may hold its
+        prefix, where it is not much fuller than the others.
         """
-        station = self._preferred(prefer, num_samples, avoid) or self._choose(num_samples, avoid)
-        if station is not None:
-            station.outstanding += num_samples
-        return station
+        best = self._roomiest(avoid)
+        if best is None:
+            return None
+        station = self._preferred(sent_to, ask, avoid)
+        if station is None:
+            station = self._preferred(near, ask, avoid)
+            if station is None or station.fullness > best.fullness + MOST_AHEAD:
+                station = best
+        if not station.fits(ask):
+            return None
+        seats = Seats(station, station.need_of(ask), len(ask.trajectories))
+        station.outstanding += seats.num_samples
+        station.reserved_tokens += seats.need.num_shared + seats.num_samples * seats.need.num_own
+        return seats
 
-    def give_back(self, station: Station, num_samples: int) -> None:
-        """Give seats back."""
+    def give_back(self, seats: Seats, num_samples: int) -> None:
+        """Give the seats of so many samples back, and with the last one what these shared."""
+        station, need = seats.station, seats.need
+        are_last = 0 < num_samples == seats.num_samples
+        seats.num_samples -= num_samples
         station.outstanding -= num_samples
+        station.reserved_tokens -= num_samples * need.num_own + (need.num_shared if are_last else 0)
         self.changed.set()
 
     def distrust(self, station: Station) -> bool:
         """Leave a server alone that has failed; tell whether there is another one to go on with."""
-        station.failed_at = monotonic()
+        station.failed_at = _now()
         return any(other.is_trusted for other in self._stations.values())
 
-    def _choose(self, num_samples: int, avoid: frozenset[str]) -> Station | None:
+    def _roomiest(self, avoid: frozenset[str]) -> Station | None:
         stations = list(self._stations.values())
         trusted = [station for station in stations if station.is_trusted]
         wanted = [station for station in trusted if station.server not in avoid]
         unasked = [station for station in stations if station.server not in avoid]
-        station = min(wanted or trusted or unasked or stations, key=lambda one: one.outstanding, default=None)
-        if station is None:
-            return None
-        return station if self._fits(station, num_samples) else None
+        return roomiest(wanted or trusted or unasked or stations)
 
-    def _preferred(self, server: str | None, num_samples: int, avoid: frozenset[str]) -> Station | None:
+    def _preferred(self, server: str | None, ask: Ask, avoid: frozenset[str]) -> Station | None:
         station = None if server is None or server in avoid else self._stations.get(server)
-        return station if station is not None and station.is_trusted and self._fits(station, num_samples) else None
+        return station if station is not None and station.is_trusted and station.fits(ask) else None
 
-    def _fits(self, station: Station, num_samples: int) -> bool:
-        return station.outstanding == 0 or station.outstanding + num_samples <= self._max_outstanding
+
+def roomiest(stations: list[Station]) -> Station | None:
+    """Return the server with the most free tokens in its cache, the first of several; where one does not say how many
+    it has, the one with the fewest samples."""
+    if any(station.capacity is None for station in stations):
+        return min(stations, key=lambda station: station.outstanding, default=None)
+    return max(stations, key=lambda station: (station.num_free or 0, -station.outstanding), default=None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,88 @@
+"""How many tokens a server's key/value cache holds, and how many of them a request needs.
+
+vLLM 0.32 tells the first on its /metrics page, in the labels of `vllm:cache_config_info`.
+"""
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+from math import ceil
+
+import httpx
+
+from tandem_master.rollout.segments import Ask
+
+logger = logging.getLogger(__name__)
+
+READ_SECONDS = 1.0
+"""Deadline of a server's answer. Where it is missed, samples are counted instead of tokens."""
+INFO = "vllm:cache_config_info{"
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """A server's key/value cache."""
+
+    num_tokens: int
+    """Tokens that it holds, over all engines of the server."""
+    block_tokens: int = 1
+    """It is handed out in blocks of so many."""
+    shares_prefix: bool = False
+    """Whether the samples of a request hold their common prefix once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request may take of a cache until it ends. `num_shared` + samples * `num_own` tokens."""
+
+    num_shared: int
+    num_own: int
+    """Of each sample."""
+
+
+def need_of(ask: Ask, capacity: Capacity) -> Need:
+    """Return what a request may come to hold, in whole blocks. Only whole blocks are shared."""
+    block = capacity.block_tokens
+    shared = len(ask.token_ids) // block * block if capacity.shares_prefix else 0
+    return Need(shared, ceil((len(ask.token_ids) - shared + ask.max_tokens) / block) * block)
+
+
+def parse_capacity(page: str) -> Capacity | None:
+    """Return what a server's /metrics page says of its cache; None: nothing, or nothing that can be used."""
+    engines = [dict(LABEL.findall(line)) for line in page.splitlines() if line.startswith(INFO)]
+    sizes = [_num_tokens(labels) for labels in engines]
+    if not sizes or None in sizes:
+        return None
+    return Capacity(
+        num_tokens=sum(size for size in sizes if size is not None),
+        block_tokens=_number(engines[0], "block_size") or 1,
+        shares_prefix=engines[0].get("enable_prefix_caching") == "True",
+    )
+
+
+async def read_capacity(client: httpx.AsyncClient, server: str) -> Capacity | None:
+    """Ask a server. None: it does not say."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            response = await client.get(f"{server}/metrics")
+    except (httpx.TransportError, TimeoutError):
+        return None
+    capacity = parse_capacity(response.text) if response.status_code == 200 else None
+    logger.debug("%s: %s", server, capacity)
+    return capacity
+
+
+def _num_tokens(labels: dict[str, str]) -> int | None:
+    """Return the size of one engine's cache: vLLM's own figure, which knows of models with several kinds of cache."""
+    size = _number(labels, "kv_cache_size_tokens")
+    if size is not None:
+        return size
+    blocks, block = _number(labels, "num_gpu_blocks"), _number(labels, "block_size")
+    return None if blocks is None or block is None else blocks * block
+
+
+def _number(labels: dict[str, str], name: str) -> int | None:
+    text = labels.get(name, "")
+    return int(text) if text.isdecimal() and int(text) else None

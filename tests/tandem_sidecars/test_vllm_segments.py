@@ -1,0 +1,135 @@
+"""Long responses in pieces, sampled by a real vLLM server: end to end they are what one piece would be, and each
+piece has the log-probabilities of the generation that sampled it (report, section 2.6.2)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+import torch
+
+from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
+from tandem_master.rollout import server
+from tandem_master.rollout.ahead import Ahead
+from tandem_master.rollout.dispatch import Dispatcher
+from tandem_master.rollout.ending import Ending
+from tandem_master.rollout.pool import ServerPool
+from tandem_master.rollout.segments import Ask, Limits, Piece, extend, plan_asks
+from tandem_master.rollout.server import CompletionApi, request_body
+from tests.tandem_checkpoint.jobs import TOKEN
+from tests.tandem_sidecars.generations import write_generation
+from tests.tandem_sidecars.policies import changed_policy, logprobs
+from tests.tandem_sidecars.serving import PORT, SERVE_SECONDS, Engine, running_engine, serve
+from tests.tandem_sidecars.training import weights_in
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+
+LIMIT = 5e-5
+"""Nats between transformers and the server, float32 on both sides."""
+PROMPTS = ((3, 9, 27, 17, 51, 25), (4, 8, 15, 16, 23, 42))
+MAX_LENGTH = 63
+CHANGED = "model.norm.weight"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
+    async with running_engine(untied_policy) as engine:
+        yield engine
+
+
+@pytest.fixture(autouse=True)
+def no_response_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "request_body", lambda *of: {**request_body(*of), "ignore_eos": True})
+
+
+class Iterations:
+    """What the master does in its Infer phases, but for rewards and the buffer."""
+
+    def __init__(self, engine: Engine, budget_tokens: int, temperature: float) -> None:
+        self._url = f"http://{engine.address}:{PORT}"
+        self._limits = Limits(budget_tokens, MAX_LENGTH)
+        self._temperature = temperature
+        self.trajectories: Mapping[str, Trajectory] = {
+            f"1-{i}-0": Trajectory(id=f"1-{i}-0", group=f"1-{i}", problem_id=str(i), prompt_token_ids=prompt)
+            for i, prompt in enumerate(PROMPTS)
+        }
+
+    async def run(self, iteration: int, cut_after: float | None = None) -> None:
+        """Sample with generation iteration - 1 what is unfinished; end the phase after so many seconds."""
+        generation, trajectories = iteration - 1, dict(self.trajectories)
+
+        async def deliver(pieces: Sequence[Piece]) -> Sequence[Ask]:
+            longer = [extend(piece.trajectory, piece.completion, generation, self._limits) for piece in pieces]
+            trajectories.update((item.id, item) for item in longer)
+            return ()
+
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=SERVE_SECONDS) as client:
+            ending = Ending()
+            api = CompletionApi(client, self._temperature, heard=ending.heard)
+            unfinished = [item for item in trajectories.values() if item.state is TrajectoryState.UNFINISHED]
+            asks = plan_asks(unfinished, generation, self._limits, seed=1, iteration=iteration, alone=True)
+            # One at a time: a batch of another size adds in another order, and may turn a choice that was a tie.
+            pool = ServerPool({self._url: "one"}, max_outstanding=1)
+            striking = asyncio.create_task(ending.strike_after(cut_after or SERVE_SECONDS))
+            await Dispatcher(Ahead(api, asks, ending), pool, deliver).run()
+            striking.cancel()
+        self.trajectories = trajectories
+
+    def responses(self) -> list[tuple[int, ...]]:
+        return [item.response_token_ids for item in self.trajectories.values()]
+
+    def segments(self) -> list[tuple[TokenSegment, ...]]:
+        return [item.segments for item in self.trajectories.values()]
+
+
+def largest_gap(trajectory: Trajectory, generation: int, policy: Path) -> float:
+    """Return how far the log-probabilities of a generation's segment are from those that transformers gives, nats."""
+    expected = iter(logprobs(policy, (*trajectory.prompt_token_ids, *trajectory.response_token_ids)))
+    _ = [next(expected) for _ in trajectory.prompt_token_ids[1:]]
+    pairs = [(item.generation, logprob, next(expected)) for item in trajectory.segments for logprob in item.logprobs]
+    return max(abs(stored - own) for of, stored, own in pairs if of == generation)
+
+
+async def test_segments_end_to_end_are_the_tokens_of_one_greedy_rollout_where_weights_do_not_change(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
+    whole, budgeted, cut = (Iterations(engine, budget, temperature=0.0) for budget in (100, 10, 100))
+
+    async with engine.serving(untied_policy, generation):
+        await whole.run(1)
+        for iteration in range(1, 7):
+            await budgeted.run(iteration)
+        for iteration in range(1, 30):
+            await cut.run(iteration, cut_after=0.02)
+        await cut.run(30)
+
+    assert [len(item) for item in whole.responses()] == [57, 57]
+    assert [len(item) for item in budgeted.segments()] == [6, 6]
+    assert min(len(item) for item in cut.segments()) > 1
+    assert budgeted.responses() == whole.responses()
+    assert cut.responses() == whole.responses()
+
+
+async def test_each_segment_has_the_log_probabilities_of_the_generation_that_sampled_it(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    tensor = weights_in(untied_policy)[CHANGED] * torch.linspace(0.5, 2.0, 128)
+    newer = changed_policy(untied_policy, tmp_path / "newer", {CHANGED: tensor})
+    first = write_generation(untied_policy, weights_in(untied_policy), tmp_path, number=0)
+    second = write_generation(untied_policy, weights_in(newer), tmp_path, number=1)
+    iterations = Iterations(engine, budget_tokens=20, temperature=1.0)
+
+    async with engine.serving(untied_policy, first) as strategy:
+        await iterations.run(1)
+        await strategy.prepare()
+        await serve(strategy, second)
+        await iterations.run(2)
+
+    trajectories = list(iterations.trajectories.values())
+    assert [[segment.generation for segment in item.segments] for item in trajectories] == [[0, 1], [0, 1]]
+    assert max(largest_gap(item, 0, untied_policy) for item in trajectories) <= LIMIT
+    assert max(largest_gap(item, 1, newer) for item in trajectories) <= LIMIT
+    assert min(largest_gap(item, 1, untied_policy) for item in trajectories) > 100 * LIMIT
