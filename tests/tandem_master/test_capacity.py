@@ -21,9 +21,9 @@ BLOCKS = line(kv_cache_size_tokens=None, block_size=16, num_gpu_blocks=300, enab
 @pytest.mark.parametrize(
     ("page", "capacity"),
     [
-        (f"# HELP x\n{OWN}vllm:other 3\n", Capacity(4096, 16, shares_prefix=True)),
-        (BLOCKS, Capacity(4800, 16, shares_prefix=False)),
-        (OWN + line(1, kv_cache_size_tokens=4096, block_size=16), Capacity(8192, 16, shares_prefix=True)),
+        (f"# HELP x\n{OWN}vllm:other 3\n", Capacity(4080, 16, shares_prefix=True)),
+        (BLOCKS, Capacity(4784, 16, shares_prefix=False)),
+        (OWN + line(1, kv_cache_size_tokens=4096, block_size=16), Capacity(8160, 16, shares_prefix=True)),
         (line(kv_cache_size_tokens=0, block_size=16), None),
         (line(block_size=16, num_gpu_blocks=None), None),
         ("vllm:num_requests_running 0\n", None),

@@ -9,10 +9,12 @@ import httpx
 import pytest
 import pytest_asyncio
 import torch
+from pydantic import JsonValue
 
 from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
 from tandem_master.rollout import server
 from tandem_master.rollout.ahead import Ahead
+from tandem_master.rollout.capacity import read_capacity
 from tandem_master.rollout.dispatch import Dispatcher
 from tandem_master.rollout.ending import Ending
 from tandem_master.rollout.pool import ServerPool
@@ -30,6 +32,8 @@ LIMIT = 5e-5
 """Nats between transformers and the server, float32 on both sides."""
 PROMPTS = ((3, 9, 27, 17, 51, 25), (4, 8, 15, 16, 23, 42))
 MAX_LENGTH = 63
+CACHE_BYTES = 1 << 20
+PREEMPTIONS = "vllm:num_preemptions_total{"
 CHANGED = "model.norm.weight"
 
 
@@ -65,7 +69,7 @@ class Iterations:
             trajectories.update((item.id, item) for item in longer)
             return ()
 
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=SERVE_SECONDS) as client:
+        async with asking() as client:
             ending = Ending()
             api = CompletionApi(client, self._temperature, heard=ending.heard)
             unfinished = [item for item in trajectories.values() if item.state is TrajectoryState.UNFINISHED]
@@ -133,3 +137,42 @@ async def test_each_segment_has_the_log_probabilities_of_the_generation_that_sam
     assert max(largest_gap(item, 0, untied_policy) for item in trajectories) <= LIMIT
     assert max(largest_gap(item, 1, newer) for item in trajectories) <= LIMIT
     assert min(largest_gap(item, 1, untied_policy) for item in trajectories) > 100 * LIMIT
+
+
+async def test_no_sample_is_put_off_by_a_server_that_says_what_its_cache_holds(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
+    small: dict[str, JsonValue] = {"kv_cache_memory_bytes": CACHE_BYTES, "block_size": 32}
+
+    async with engine.serving(untied_policy, generation, **small), asking() as client:
+        url = f"http://{engine.address}:{PORT}"
+        capacity = await read_capacity(client, url)
+        await sample_all(client, ServerPool({url: "one"}, {url: capacity}))
+        num_where_tokens_count = await num_preemptions(client, url)
+        await sample_all(client, ServerPool({url: "one"}))
+        num_where_samples_count = await num_preemptions(client, url)
+
+    assert capacity is not None
+    assert num_where_tokens_count == 0
+    assert num_where_samples_count > 0
+
+
+def asking() -> httpx.AsyncClient:
+    return httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=SERVE_SECONDS)
+
+
+async def sample_all(client: httpx.AsyncClient, pool: ServerPool) -> None:
+    """Sample more responses at once than a small cache holds."""
+    group = [Trajectory(id=f"1-p-{i}", group="1-p", problem_id="p", prompt_token_ids=PROMPTS[0]) for i in range(24)]
+    asks = plan_asks(group, 0, Limits(100, MAX_LENGTH), seed=1, iteration=1, alone=True)
+
+    async def deliver(_: Sequence[Piece]) -> Sequence[Ask]:
+        return ()
+
+    await Dispatcher(Ahead(CompletionApi(client, 1.0), asks), pool, deliver).run()
+
+
+async def num_preemptions(client: httpx.AsyncClient, url: str) -> float:
+    page = (await client.get(f"{url}/metrics")).text
+    return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(PREEMPTIONS))

@@ -76,11 +76,11 @@ async def read_capacity(client: httpx.AsyncClient, server: str) -> Capacity | No
 
 def _num_tokens(labels: dict[str, str]) -> int | None:
     """Return the size of one engine's cache: vLLM's own figure, which knows of models with several kinds of cache."""
-    size = _number(labels, "kv_cache_size_tokens")
-    if size is not None:
-        return size
-    blocks, block = _number(labels, "num_gpu_blocks"), _number(labels, "block_size")
-    return None if blocks is None or block is None else blocks * block
+    size, blocks, block = (_number(labels, name) for name in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size"))
+    if size is None and blocks is not None and block is not None:
+        size = blocks * block
+    # One block is vLLM's own.
+    return None if size is None or size <= (block or 0) else size - (block or 0)
 
 
 def _number(labels: dict[str, str], name: str) -> int | None:
