@@ -5,8 +5,8 @@
 Parts and their figures:
   export    `export_over_memcpy`: the trainer's export by one rank over a plain memcpy of the same bytes into the same
             shared memory, by one thread a rank; `_tp2`: by two ranks; `_moe`, `_moe_tp2`: of a policy with experts;
-            `export_over_memcpy_worst`: the largest; `export_without_checksum_over_memcpy`, `checksum_over_memcpy`;
-            `export_over_memcpy_by_threads`: over a memcpy by as many threads as the export has
+            `export_over_memcpy_worst`: the largest; `export_in_two_passes_over_memcpy`: as without a C compiler;
+            `checksum_over_memcpy`; `export_over_memcpy_by_threads`: over a memcpy by as many threads as the export has
   pairs     `bytes_moved_over_needed`: bytes over the network from a trainer's pod to a serving pod, over the distinct
             bytes that this needs, of the worst of all `layout_pairs`
   transfer  `transfer_over_link`: a fetch by HTTP from two pods over a plain stream of the same bytes, in three

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tandem_checkpoint.segments.layout import Placed, SegmentLayout
 from tandem_checkpoint.segments.manifest import Checksum
 from tandem_checkpoint.segments.store import map_for_writing
 from tandem_sidecars.block_scales import converted_rows
+from tandem_sidecars.megatron import copying
 from tandem_sidecars.megatron.arrays import array_of
 from tandem_sidecars.megatron.staging import BLOCK_BYTES, Staging
 
@@ -32,6 +34,10 @@ CACHED_BYTES = 2 << 20
 (`process/environment.py`) glibc copies two pages at a time instead of four, which is slower."""
 SPAN_BYTES = 64 << 20
 """Boxes that skip columns are cut by rows where they span more: readers fetch all that lies between their runs."""
+PIECE_BYTES = 16 << 20
+"""Boxes are cut by rows where they are larger, so that all threads have several pieces at hand until the end."""
+MOST_PIECES = 1024
+"""Boxes are cut into pieces of at least this part of the segment: etcd takes a rank's list of pieces up to 1.5 MiB."""
 MOST_THREADS = 8
 """Threads that copy: more do not help, as memory is the limit."""
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.integer]]
@@ -67,10 +73,12 @@ class SegmentWriter:
         """Work out this rank's share. `places`: those of all ranks of the pod, by local rank."""
         placed = {item.tensor.name: item for parameter in layout.parameters for item in parameter.tensors}
         regions = shares_of(policy, places, names)[local_rank]
-        jobs = (job for region in regions for job in _jobs(placed, region, layout.block_scales))
-        self._jobs = sorted(jobs, key=lambda job: job.region.size, reverse=True)  # so that threads end together
+        most_bytes = max(PIECE_BYTES, layout.num_bytes // MOST_PIECES)
+        jobs = (job for region in regions for job in _jobs(placed, region, layout.block_scales, most_bytes))
+        self._jobs = sorted(jobs, key=lambda job: job.piece.num_bytes, reverse=True)  # so that threads end together
         self._num_threads = min(MOST_THREADS, max(1, len(os.sched_getaffinity(0)) // len(places)))
-        self._mapped: dict[Path, list[Numbers]] = {}
+        self._library = copying.find_library()
+        self._mapped: dict[Path, _Mapped] = {}
         self._staging: Staging | None = None
 
     def write(self, path: Path, parameters: Mapping[str, torch.Tensor]) -> tuple[Piece, ...]:
@@ -83,41 +91,68 @@ class SegmentWriter:
 
     def _written(self, path: Path, parameters: Mapping[str, torch.Tensor]) -> list[Piece]:
         """Write this rank's share; return its pieces as they were done."""
-        work = zip(self._jobs, self._map(path), strict=True)
+        mapped = self._map(path)
         if any(parameters[job.region.parameter].is_cuda for job in self._jobs):
             self._staging = self._staging or Staging()
+            work = zip(self._jobs, mapped.targets, strict=True)
             return [_write(job, into, parameters, self._staging) for job, into in work]
+        is_plain = [
+            self._library is not None and _is_plain(job, parameters[job.region.parameter]) for job in self._jobs
+        ]
+        plain = [*compress(self._jobs, is_plain)]
+        work = ((job, into) for job, into, done in zip(self._jobs, mapped.targets, is_plain, strict=True) if not done)
+        boxes = [tuple(_boxes(job, parameters[job.region.parameter], mapped.address)) for job in plain]
+        batch = copying.Batch(self._library, boxes) if self._library else None
         with ThreadPoolExecutor(self._num_threads, "export") as threads:
-            # All threads take from one iterator, whose every step is one to the interpreter; a task a piece costs more
+            # All threads take from one batch and one iterator, whose every step is one to the interpreter
             def write_some() -> list[Piece]:
+                if batch is not None:
+                    batch.copy()
                 return [_write(job, into, parameters, None) for job, into in work]
 
             others = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
-            return [*chain(write_some(), *(other.result() for other in others))]
+            written = [*chain(write_some(), *(other.result() for other in others))]
+        checksums = batch.checksums() if batch is not None else []
+        return written + [_summed(job, xxh3) for job, xxh3 in zip(plain, checksums, strict=True)]
 
-    def _map(self, path: Path) -> list[Numbers]:
+    def _map(self, path: Path) -> "_Mapped":
         if path not in self._mapped:
             segment = torch.frombuffer(map_for_writing(path), dtype=torch.uint8)
-            self._mapped[path] = [array_of(_target(segment, job)) for job in self._jobs]
+            targets = [array_of(_target(segment, job)) for job in self._jobs]
+            self._mapped[path] = _Mapped(segment.data_ptr(), targets)
         return self._mapped[path]
 
 
-def _jobs(placed: Mapping[str, Placed], region: Region, scales: BlockScales | None) -> Iterator[Job]:
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A segment in memory."""
+
+    address: int
+    targets: list[Numbers]
+    """The place of each job's piece."""
+
+
+def _jobs(placed: Mapping[str, Placed], region: Region, scales: BlockScales | None, most_bytes: int) -> Iterator[Job]:
     """Yield the pieces of a region, and those of its scales where it is quantised."""
     where = placed[region.tensor]
     if scales is None or where.tensor.dtype != FORMAT:
-        yield from _cut(where, region)
+        yield from _cut(where, region, most_bytes)
         return
-    yield from _cut(where, region, scales, scales.block[0])
+    yield from _cut(where, region, most_bytes, scales, scales.block[0])
     beside = scale_region(region, scales)
-    yield from _cut(placed[beside.tensor], beside, scales)
+    yield from _cut(placed[beside.tensor], beside, most_bytes, scales)
 
 
-def _cut(placed: Placed, region: Region, scales: BlockScales | None = None, multiple: int = 1) -> Iterator[Job]:
-    """Yield a region as one piece, unless it skips columns and spans much; then each has a multiple of some rows."""
+def _cut(
+    placed: Placed, region: Region, most_bytes: int, scales: BlockScales | None = None, multiple: int = 1
+) -> Iterator[Job]:
+    """Yield a region as one piece, or cut by rows where it is large or spans much; each has a multiple of some rows."""
     runs = placed.runs_of(region.start, region.stop)
     first, last = region.start[0], region.stop[0]
-    step = max(1, SPAN_BYTES // (runs.stride_bytes * multiple)) * multiple if runs.num_runs > 1 else last - first
+    num_rows = most_bytes * (last - first) // runs.num_bytes
+    if runs.num_runs > 1:
+        num_rows = min(num_rows, SPAN_BYTES // runs.stride_bytes)
+    step = max(1, num_rows // multiple) * multiple
     for row in range(first, last, step):
         start, stop = (row, *region.start[1:]), (min(row + step, last), *region.stop[1:])
         sources = tuple(_sources(region, row, stop[0]))
@@ -148,7 +183,51 @@ def _write(job: Job, into: Numbers, parameters: Mapping[str, torch.Tensor], stag
     for block in staging.brought(blocks) if staging is not None and parameter.is_cuda else blocks:
         _copy(array_of(block), into[row : row + block.shape[0]], summed)
         row += block.shape[0]
-    return job.piece.model_copy(update={"xxh3": summed.intdigest()})
+    return _summed(job, summed.intdigest())
+
+
+def _summed(job: Job, xxh3: int) -> Piece:
+    return job.piece.model_copy(update={"xxh3": xxh3})
+
+
+def _is_plain(job: Job, parameter: torch.Tensor) -> bool:
+    """Tell whether a piece's bytes are those of the parameter, in memory that is there."""
+    return (
+        job.scales is None
+        and job.piece.num_bytes >= copying.LEAST_BYTES
+        and parameter.dtype == getattr(torch, job.placed.tensor.dtype)
+        and parameter.is_contiguous()
+        and parameter.untyped_storage().nbytes() >= parameter.storage_offset() * parameter.itemsize + parameter.nbytes
+    )
+
+
+def _boxes(job: Job, parameter: torch.Tensor, segment: int) -> Iterator[copying.Box]:
+    """Yield where a piece's bytes lie in a parameter, and where they belong in the segment that begins at an address.
+
+    Worked out from numbers alone: views of tensors would take longer than the copy of a small piece.
+    """
+    strides = [stride * parameter.itemsize for stride in parameter.stride()]
+    shape = job.placed.tensor.shape
+    apart, target = prod(shape[1:]) * parameter.itemsize, segment + job.piece.offset_bytes
+    for box, rows in job.sources:
+        firsts = (side.start if isinstance(side, slice) else side for side in box)
+        source = parameter.data_ptr() + sum(first * stride for first, stride in zip(firsts, strides, strict=True))
+        stride = strides[len(box) - len(shape)]
+        num_rows, lengths = (
+            rows.stop - rows.start,
+            (side.stop - side.start for side in box[len(box) - len(shape) + 1 :]),
+        )
+        row_bytes = prod(lengths) * parameter.itemsize
+        is_one = row_bytes == stride == apart
+        yield (
+            source + rows.start * stride,
+            target,
+            1 if is_one else num_rows,
+            num_rows * row_bytes if is_one else row_bytes,
+            stride,
+            apart,
+        )
+        target += num_rows * apart
 
 
 def _copy(source: Numbers, target: Numbers, summed: Checksum) -> None:
