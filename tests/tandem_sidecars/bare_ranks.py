@@ -50,6 +50,7 @@ class Ranks:
 
     def export(self, folder: Path) -> SegmentSource:
         """Write the pod's segment, and return it as a source."""
+        folder.mkdir(exist_ok=True)
         allocate(folder, self.layout.num_bytes)
         path = folder / segment_name(0)
         shares = [

@@ -18,6 +18,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 Box = tuple[int, int, int, int, int, int]
 """Rows of one length, as `struct box` has them: addresses of source and target, number of rows, and in bytes the length
 of a row and the distances from one to the next in source and target."""
+NUM_WORDS = 6
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Batch:
         Raises ValueError for a piece of fewer than LEAST_BYTES, or an empty box.
         """
         self._library = library
-        self._boxes = np.array([box for piece in pieces for box in piece], np.uint64).reshape(-1, len(Box.__args__))
+        self._boxes = np.array([box for piece in pieces for box in piece], np.uint64).reshape(-1, NUM_WORDS)
         self._ends = np.cumsum([len(piece) for piece in pieces], dtype=np.uint64)
         self._next = ctypes.c_uint64(0)
         self._digests = np.zeros(len(pieces), np.uint64)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, compress
 from math import prod
+from operator import mul
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ class SegmentWriter:
             self._library is not None and _is_plain(job, parameters[job.region.parameter]) for job in self._jobs
         ]
         plain = [*compress(self._jobs, is_plain)]
-        work = ((job, into) for job, into, done in zip(self._jobs, mapped.targets, is_plain, strict=True) if not done)
+        rest = ((job, into) for job, into, done in zip(self._jobs, mapped.targets, is_plain, strict=True) if not done)
         boxes = [tuple(_boxes(job, parameters[job.region.parameter], mapped.address)) for job in plain]
         batch = copying.Batch(self._library, boxes) if self._library else None
         with ThreadPoolExecutor(self._num_threads, "export") as threads:
@@ -108,7 +109,7 @@ class SegmentWriter:
             def write_some() -> list[Piece]:
                 if batch is not None:
                     batch.copy()
-                return [_write(job, into, parameters, None) for job, into in work]
+                return [_write(job, into, parameters, None) for job, into in rest]
 
             others = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
             written = [*chain(write_some(), *(other.result() for other in others))]
@@ -207,26 +208,18 @@ def _boxes(job: Job, parameter: torch.Tensor, segment: int) -> Iterator[copying.
     Worked out from numbers alone: views of tensors would take longer than the copy of a small piece.
     """
     strides = [stride * parameter.itemsize for stride in parameter.stride()]
-    shape = job.placed.tensor.shape
-    apart, target = prod(shape[1:]) * parameter.itemsize, segment + job.piece.offset_bytes
+    base, target = parameter.data_ptr(), segment + job.piece.offset_bytes
+    columns = (stop - start for start, stop in zip(job.start[1:], job.stop[1:], strict=True))
+    row_bytes, apart = (prod(lengths) * parameter.itemsize for lengths in (columns, job.placed.tensor.shape[1:]))
     for box, rows in job.sources:
         firsts = (side.start if isinstance(side, slice) else side for side in box)
-        source = parameter.data_ptr() + sum(first * stride for first, stride in zip(firsts, strides, strict=True))
-        stride = strides[len(box) - len(shape)]
-        num_rows, lengths = (
-            rows.stop - rows.start,
-            (side.stop - side.start for side in box[len(box) - len(shape) + 1 :]),
-        )
-        row_bytes = prod(lengths) * parameter.itemsize
-        is_one = row_bytes == stride == apart
-        yield (
-            source + rows.start * stride,
-            target,
-            1 if is_one else num_rows,
-            num_rows * row_bytes if is_one else row_bytes,
-            stride,
-            apart,
-        )
+        stride = strides[len(box) - len(job.start)]
+        source = base + sum(map(mul, firsts, strides)) + rows.start * stride
+        num_rows = rows.stop - rows.start
+        if row_bytes == stride == apart:
+            yield source, target, 1, num_rows * row_bytes, 0, 0
+        else:
+            yield source, target, num_rows, row_bytes, stride, apart
         target += num_rows * apart
 
 
