@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.made-from
-wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh sidecars/hatch_build.py sidecars/tandem_sidecars/megatron/copying.c | sha256sum | cut -d' ' -f1)
+compiled=sidecars/tandem_sidecars/megatron
+wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh $compiled/compilation.py $compiled/copying.c | sha256sum | cut -d' ' -f1)
 if [ -x .venv/bin/tandem ] && [ "$(cat $stamp 2>/dev/null || true)" = "$wanted" ]; then
   exit 0
 fi

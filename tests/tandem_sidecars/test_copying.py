@@ -11,12 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hatch_build import INSTRUCTION_SETS, compile_copying
 from tandem_checkpoint.architectures.config import PolicyConfig
 from tandem_checkpoint.layouts.place import TrainerSplit
 from tandem_checkpoint.segments.manifest import Checksum, checksum, covers, verify
 from tandem_checkpoint.segments.store import map_for_reading
 from tandem_sidecars.megatron import copying, export
+from tandem_sidecars.megatron.compilation import INSTRUCTION_SETS, compile_copying
 from tandem_sidecars.megatron.copying import LEAST_BYTES, SOURCE, Batch, Box, load_library
 from tests.tandem_checkpoint.layouts.models import model
 from tests.tandem_sidecars.bare_ranks import Ranks, pieces_of, write_folder
