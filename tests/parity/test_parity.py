@@ -25,7 +25,7 @@ SLICE = [
     Case("mixtral", 4, TrainerParallelism(tensor=4, expert=2, expert_tensor=2)),
     Case("qwen3_moe", 4, TrainerParallelism(tensor=2, pipeline=2, expert_tensor=2)),
     Case("deepseek_v3", 4, TrainerParallelism(tensor=4, expert=2)),
-    Case("deepseek_v3", 4, TrainerParallelism(pipeline=2, expert=2, first_stage_layers=1)),
+    Case("deepseek_v3", 4, TrainerParallelism(tensor=2, pipeline=2, expert=2, first_stage_layers=1)),
 ]
 """Splits that test_megatron_layouts.py leaves out."""
 
