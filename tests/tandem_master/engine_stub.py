@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,6 +31,12 @@ TOKEN = "secret"
 Choice = Mapping[str, Any]
 """One sample, or a part of it, as a server writes it."""
 WRONG = (VOCABULARY["9"], EOS)
+
+
+class Served(Protocol):
+    """Whatever is served by HTTP."""
+
+    def app(self) -> Starlette: ...
 
 
 class EngineStub:
@@ -189,8 +195,8 @@ class EngineStub:
 
 
 @asynccontextmanager
-async def serving(stub: EngineStub) -> AsyncIterator[int]:
-    """Serve the stub on a free port of 127.0.0.1 and return the port."""
+async def serving(stub: Served) -> AsyncIterator[int]:
+    """Serve a stub on a free port of 127.0.0.1 and return the port."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(stub.app(), log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)

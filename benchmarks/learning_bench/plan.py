@@ -1,0 +1,66 @@
+"""Which trials are to be run, given what has been. Pure.
+
+Each method has a sweep first: three learning rates, one seed, that of no trial that is reported. The rate whose policy
+was right most often, averaged over the iterations of its sweep, is what the reported trials have.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from benchmarks.learning_bench.outcome import Outcome
+from benchmarks.learning_bench.trials import METHODS, SWEEP_SEED, Group, Method, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is run."""
+
+    sweep_iterations: Mapping[Group, int]
+    iterations: Mapping[Group, int]
+    seeds: Sequence[int]
+
+
+QUICK = Scale(
+    {Group.OBJECTIVES: 12, Group.LENGTH: 14, Group.SAMPLING: 12},
+    {Group.OBJECTIVES: 24, Group.LENGTH: 28, Group.SAMPLING: 24},
+    (1, 2, 3),
+)
+FULL = Scale(
+    {Group.OBJECTIVES: 24, Group.LENGTH: 28, Group.SAMPLING: 24},
+    {Group.OBJECTIVES: 60, Group.LENGTH: 60, Group.SAMPLING: 60},
+    (1, 2, 3, 4, 5),
+)
+
+
+def missing_trials(done: Mapping[str, Outcome], scale: Scale, groups: Sequence[Group]) -> list[Trial]:
+    """Return what can be run now: of a method whose sweep is not complete only what is missing of that."""
+    return [
+        trial
+        for method in METHODS
+        if method.group in groups
+        for trial in (missing_of(method, done, sweep_of(method, scale)) or reported_of(method, done, scale))
+        if trial.key not in done
+    ]
+
+
+def sweep_of(method: Method, scale: Scale) -> list[Trial]:
+    """Return a method's sweep."""
+    iterations = scale.sweep_iterations[method.group]
+    return [Trial(method.name, rate, SWEEP_SEED, iterations) for rate in method.rates]
+
+
+def missing_of(method: Method, done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have not been run."""
+    return [trial for trial in trials if trial.key not in done]
+
+
+def reported_of(method: Method, done: Mapping[str, Outcome], scale: Scale) -> list[Trial]:
+    """Return the trials that are reported, at the best rate of the sweep, which is complete."""
+    rate = best_rate([done[trial.key] for trial in sweep_of(method, scale)])
+    return [Trial(method.name, rate, seed, scale.iterations[method.group]) for seed in scale.seeds]
+
+
+def best_rate(sweep: Sequence[Outcome]) -> float:
+    """Return the learning rate of the highest mean accuracy over the iterations; of equal ones the smallest."""
+    return max(sorted(sweep, key=lambda one: one.rate), key=lambda one: fmean(one.accuracies)).rate

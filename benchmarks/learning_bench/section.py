@@ -1,0 +1,69 @@
+"""The words of the section "Learning" of docs/results.md."""
+
+INTRODUCTION = """## Learning
+
+    {command}
+
+{date}; {machine}; {versions}. This section is written by the script.
+
+**What is real.** The master, whole: draws, requests, replay buffer, scoring, advantages, length reward, batches,
+checkpoints and commits; the losses (`tandem_sidecars.megatron.objective`) and micro-batches. **What is not:** a
+registry in memory stands for etcd, members that answer at once stand for the switch, and one process with one torch
+thread stands for vLLM and Megatron-Core. It speaks their HTTP, samples from the same Qwen2 of 0.3 M parameters by
+transformers, and takes Adam's steps by torch; a test holds its weights after an iteration against those of a real
+Megatron-Core rank. The objectives were also run as real jobs, once each, below.
+
+Each iteration: {problems} problems, {samples} samples each, {steps} optimizer steps, temperature 1, tau 0.1, clip 0.2;
+all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of the policy is right, computed exactly,
+over held-out problems. "Final" is the mean of the last {last} iterations, then over seeds; ± is half of what the
+extreme seeds are apart. Iterations to an accuracy are means over seeds, "-" where one does not reach it.
+
+**Sweeps.** Each method has the same budget: three learning rates, one seed, which no reported run has. The rate with
+the best accuracy, averaged over the iterations of its sweep, is taken.
+
+{sweeps}"""
+
+OBJECTIVES = """### Objectives
+
+Example 01's task and policy, {seeds} seeds, {iterations} iterations. Eq. (3) with the report's recipe resets the
+optimizer in each iteration; REINFORCE and GRPO keep Adam's moments, as their authors have it.
+
+![Accuracy and reward by iteration]({picture})
+
+{table}
+Best in the end: {best}, in accuracy {margin:.3f} before the next; seeds of one method are up to {apart:.3f} apart.
+
+{real}"""
+
+REAL = """Dashed in the picture: the same trials, seed 1, once each by `tandem up` with etcd, vLLM and Megatron-Core.
+Their random numbers are others, so samples differ. Distance: what the sampled reward is off the mean of the tiny
+engine's seeds, mean over iterations; beside it the same of the tiny engine's farthest seed off the mean of its others.
+Log-probabilities: the largest difference of vLLM's and Megatron's, nats.
+
+{table}"""
+NO_REAL = "No real job was run.\n"
+
+LENGTH = """### Length reward
+
+Three or four digits to reverse, after up to {thoughts} tokens of thinking that the reward does not see. Demonstrations
+with fewer of them had more wrong digits, so thinking pays at first. Eq. (3), {seeds} seeds, {iterations} iterations;
+the length reward counts from iteration {first} on (dotted). Lengths are of whole responses, in tokens; rewards are
+without the length reward.
+
+![Accuracy and length by iteration]({picture})
+
+{table}
+With the length reward the final length is {share:.0%} less than without it and {from_start:.0%} less than at first;
+accuracy differs by {difference:+.3f}, {held} the {apart:.3f} that seeds of one setting are apart.
+"""
+
+SAMPLING = """### Sampling
+
+Two to six digits to reverse: two in three problems have two or three digits and are soon easy. Eq. (3), {seeds} seeds,
+{iterations} iterations. Held-out problems are of the same kinds in the same shares.
+
+![Accuracy and reward by iteration]({picture})
+
+{table}
+{verdict}
+"""

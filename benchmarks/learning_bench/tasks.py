@@ -1,0 +1,220 @@
+"""What is learnt: three small tasks, each with a policy that has seen some demonstrations.
+
+`digits` is example 01's, made by its own script. The others take model, tokenizer and mistakes from that script:
+
+  mixed     reverse two to six digits; most problems are short, so easy, and the long ones are hard
+  thinking  reverse three or four digits, after up to eight tokens of thinking that the reward does not see. The fewer
+            of them a demonstration has, the more of its digits are wrong: thinking pays, as the policy starts
+"""
+
+import importlib.util
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from benchmarks.switch_bench.policies import EXAMPLE, make_toy
+
+THOUGHT = "<unused63>"
+"""A special token: what a response is decoded to does not hold it."""
+MOST_THOUGHTS = 8
+MIXED_COUNTS: Mapping[int, int] = {2: 60, 3: 100, 4: 32, 5: 24, 6: 24}
+"""Problems by number of digits."""
+THINKING_DIGITS = (3, 4)
+THINKING_REPEATS = 240
+HELD_OUT = 96
+WARM_UP_BATCH, WARM_UP_RATE, MOST_STEPS, CHECK_EVERY = 128, 2e-3, 1500, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One prompt with one response to it."""
+
+    digits: str
+    num_thoughts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """What a policy has seen before it is trained by rewards."""
+
+    lengths: Sequence[int]
+    """Digits of its prompts."""
+    thoughts: Sequence[int]
+    """Numbers of thoughts."""
+    mistakes: Sequence[float]
+    """Chance that a digit is wrong, by the number of thoughts before it."""
+    target: float
+    """Chance that a sample is right at which it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A policy, its problems, and what is right."""
+
+    name: str
+    folder: Path
+    held_out: tuple[str, ...]
+    """Digits of problems that are not trained on."""
+    thoughts: tuple[int, ...] = (0,)
+    """Numbers of thoughts that a right response may begin with."""
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy"
+
+    @property
+    def problems(self) -> Path:
+        return self.folder / "data" / "train.jsonl"
+
+    @property
+    def eos_token_id(self) -> int:
+        return int(example().ID["<eos>"])
+
+    def accuracy(self, model: Any) -> float:
+        """Return the chance that a sample at temperature 1 is right, mean over held-out problems: exact, not sampled.
+
+        It is the sum of the chances of all responses that are right.
+        """
+        ways = [Demonstration(digits, number) for digits in self.held_out for number in self.thoughts]
+        return float(response_logprobs(model, ways).exp().sum()) / len(self.held_out)
+
+
+@cache
+def example() -> ModuleType:
+    """Return the script of example 01."""
+    found = importlib.util.spec_from_file_location("make_policy", EXAMPLE / "make_policy.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def make_tasks(folder: Path) -> Mapping[str, Task]:
+    """Make the tasks in `folder`, those that are there already left as they are; return them by name."""
+    torch.set_num_threads(1)  # sums in a fixed order: the same weights each time
+    makers: Mapping[str, Callable[[Path], None]] = {
+        "digits": make_digits,
+        "mixed": make_mixed,
+        "thinking": make_thinking,
+    }
+    for name, make in makers.items():
+        if not (folder / name / "data").exists():
+            make(folder / name)
+    return {name: read_task(name, folder / name) for name in makers}
+
+
+def read_task(name: str, folder: Path) -> Task:
+    """Return a task that was made."""
+    lines = (folder / "data" / "heldout.jsonl").read_text().splitlines()
+    held_out = tuple(json.loads(line)["prompt"].removesuffix("=") for line in lines)[:HELD_OUT]
+    if name == "thinking":
+        return Task(name, folder, held_out[: HELD_OUT // 4], tuple(range(MOST_THOUGHTS + 1)))
+    return Task(name, folder, held_out)
+
+
+def make_digits(folder: Path) -> None:
+    """Make example 01's policy and problems by its own script."""
+    make_toy(folder)
+
+
+def make_mixed(folder: Path) -> None:
+    """Make the task whose problems are of different difficulty."""
+    counts = [length for length, number in MIXED_COUNTS.items() for _ in range(number)]
+    _make(WarmUp(sorted(MIXED_COUNTS), (0,), (0.3,), 0.2), counts, folder)
+
+
+def make_thinking(folder: Path) -> None:
+    """Make the task whose responses may be short or long."""
+    thoughts = tuple(range(MOST_THOUGHTS + 1))
+    mistakes = tuple(0.4 - 0.03 * number for number in thoughts)
+    _make(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.25), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
+    tokenizer = example().make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
+    tokenizer.save_pretrained(folder / "policy")
+
+
+def _make(warm_up: WarmUp, counts: Sequence[int], folder: Path) -> None:
+    """Make policy and problems of so many digits each; held out are others, of the same kinds."""
+    torch.manual_seed(1)
+    rng = random.Random(1)
+    drawn = _different(rng, [*counts, *rng.choices(counts, k=HELD_OUT)])
+    train, held_out = drawn[: len(counts)], drawn[len(counts) :]
+    model = example().make_model()
+    _warm_up(model, warm_up, rng, held_out)
+    example().write_policy(folder / "policy", model)
+    example().write_problems(folder / "data" / "train.jsonl", train)
+    example().write_problems(folder / "data" / "heldout.jsonl", held_out)
+
+
+def _different(rng: random.Random, counts: Sequence[int]) -> list[str]:
+    """Return as many numbers, none twice, of so many digits each."""
+    drawn: dict[str, None] = {}
+    for count in counts:
+        while (digits := "".join(rng.choices("0123456789", k=count))) in drawn:
+            pass
+        drawn[digits] = None
+    return list(drawn)
+
+
+def _warm_up(model: Any, spec: WarmUp, rng: random.Random, held_out: Sequence[str]) -> None:
+    """Take supervised steps until the policy is right as often as `spec` says."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_RATE, weight_decay=0.0)
+    checked = [Demonstration(digits, number) for digits in held_out for number in spec.thoughts]
+    for step in range(MOST_STEPS):
+        if step % CHECK_EVERY == 0:
+            reward = float(response_logprobs(model, checked).exp().sum()) / len(held_out)
+            if reward >= spec.target:
+                return
+        lengths = rng.choices(spec.lengths, k=WARM_UP_BATCH)
+        drawn = [Demonstration("".join(rng.choices("0123456789", k=n)), rng.choice(spec.thoughts)) for n in lengths]
+        rates_B = torch.tensor([spec.mistakes[one.num_thoughts] for one in drawn])
+        ids, labels = _with_mistakes(*_encoded(drawn), rates_B)
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    raise RuntimeError(f"the warm-up has not reached a reward of {spec.target:g} in {MOST_STEPS} steps")
+
+
+def _with_mistakes(
+    ids_BS: torch.Tensor, labels_BS: torch.Tensor, rates_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return demonstrations with wrong digits, each with the probability of its row: the policy learns to be unsure."""
+    ids = example().ID
+    is_digit = (labels_BS >= ids["0"]) & (labels_BS <= ids["9"])
+    wrong = is_digit & (torch.rand(labels_BS.shape) < rates_B[:, None])
+    drawn = torch.randint(ids["0"], ids["9"] + 1, labels_BS.shape)
+    return torch.where(wrong, drawn, ids_BS), torch.where(wrong, drawn, labels_BS)
+
+
+def response_logprobs(model: Any, demonstrations: Sequence[Demonstration]) -> torch.Tensor:
+    """Return the log-probability of each response, float32 [B], nats."""
+    ids, labels = _encoded(demonstrations)
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), -1)
+    wanted = labels[:, 1:]
+    picked = logprobs.gather(2, wanted.clamp(min=0)[:, :, None])[:, :, 0]
+    return picked.masked_fill(wanted < 0, 0.0).sum(1)
+
+
+def _encoded(demonstrations: Sequence[Demonstration]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids and labels, int64 [B, S], padded on the right; labels outside of responses are -100."""
+    ids = example().ID
+    prompts = [[ids[c] for c in one.digits + "="] for one in demonstrations]
+    responses = [
+        [ids[THOUGHT]] * one.num_thoughts + [ids[c] for c in one.digits[::-1]] + [ids["<eos>"]]
+        for one in demonstrations
+    ]
+    width = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
+    token_ids = torch.full((len(prompts), width), ids["<pad>"])
+    labels = torch.full((len(prompts), width), -100)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        token_ids[row, : len(prompt) + len(response)] = torch.tensor(prompt + response)
+        labels[row, len(prompt) : len(prompt) + len(response)] = torch.tensor(response)
+    return token_ids, labels

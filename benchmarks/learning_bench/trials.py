@@ -1,0 +1,104 @@
+"""What is run: one trial for each method, learning rate and seed, as an RLJob that differs in nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from benchmarks.learning_bench.tasks import Task
+
+from tandem_api.engine import JobConfig
+from tandem_api.job.operations import CheckpointsSpec, SwitchSpec
+from tandem_api.job.pods import OptimizerSpec, TrainerSpec
+from tandem_api.job.policy import DataSpec, Dtype, ModelSource, PolicySpec, ProblemSet
+from tandem_api.job.recipe import LengthRewardSpec, ObjectiveName, ObjectiveSpec, PartialRolloutSpec, RecipeSpec
+from tandem_api.job.rewards import BuiltinReward, RewardSpec
+from tandem_api.job.sampling import SamplingSpec, SamplingStrategy
+from tandem_api.job.spec import RLJobSpec
+
+PROBLEMS, SAMPLES, STEPS = 32, 8, 4
+POD = "learning-hybrid-0"
+LENGTH_WARM_UP = 8
+"""Iterations before the length reward counts."""
+SWEEP_SEED = 0
+"""Seed of the sweeps; the trials that are reported have others."""
+
+
+class Group(StrEnum):
+    """What is compared."""
+
+    OBJECTIVES = "objectives"
+    LENGTH = "length"
+    SAMPLING = "sampling"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One of the things that are compared, but for the numbers that a sweep chooses."""
+
+    name: str
+    group: Group
+    task: str
+    objective: ObjectiveName = ObjectiveName.MIRROR_DESCENT
+    resets: bool = True
+    """Whether the optimizer is reset in each iteration."""
+    strategy: SamplingStrategy = SamplingStrategy.UNIFORM
+    length_weight: float = 0.0
+    rates: tuple[float, ...] = (1.0e-4, 2.0e-4, 4.0e-4)
+    """Learning rates of its sweep."""
+
+
+METHODS: Sequence[Method] = (
+    Method("mirror_descent", Group.OBJECTIVES, "digits"),
+    Method("reinforce", Group.OBJECTIVES, "digits", ObjectiveName.REINFORCE, resets=False),
+    Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
+    Method("length_off", Group.LENGTH, "thinking"),
+    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5),
+    Method("uniform", Group.SAMPLING, "mixed"),
+    Method("prioritized", Group.SAMPLING, "mixed", strategy=SamplingStrategy.PRIORITIZED),
+)
+BY_NAME = {method.name: method for method in METHODS}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of a method."""
+
+    method: str
+    rate: float
+    seed: int
+    iterations: int
+
+    @property
+    def key(self) -> str:
+        """Return the name of its file."""
+        return f"{self.method}-rate{self.rate:g}-seed{self.seed}-iterations{self.iterations}"
+
+
+def recipe_of(trial: Trial) -> RecipeSpec:
+    """Return the recipe of a trial; what is not named has the report's default."""
+    method = BY_NAME[trial.method]
+    objective = ObjectiveSpec(name=method.objective, steps_per_iteration=STEPS, reset_optimizer=method.resets)
+    return RecipeSpec(
+        iterations=trial.iterations,
+        problems_per_iteration=PROBLEMS,
+        samples_per_problem=SAMPLES,
+        seed=trial.seed,
+        partial_rollout=PartialRolloutSpec(token_budget=24),
+        objective=objective,
+        length_reward=LengthRewardSpec(weight=method.length_weight, warmup_iterations=LENGTH_WARM_UP),
+        sampling=SamplingSpec(strategy=method.strategy),
+    )
+
+
+def job_of(trial: Trial, task: Task) -> JobConfig:
+    """Return a trial as the job that its master reads."""
+    spec = RLJobSpec(
+        policy=PolicySpec(model=ModelSource(path=str(task.policy)), dtype=Dtype.FLOAT32, max_length_tokens=32),
+        data=DataSpec(train=(ProblemSet(name="train", path=str(task.problems)),)),
+        rewards=(RewardSpec(name="exact", builtin=BuiltinReward.EXACT_MATCH),),
+        trainer=TrainerSpec(optimizer=OptimizerSpec(learning_rate=trial.rate), micro_batch_tokens=8192),
+        recipe=recipe_of(trial),
+        switch=SwitchSpec(train_to_infer_deadline_seconds=60, infer_to_train_deadline_seconds=60),
+        checkpoints=CheckpointsSpec(every_iterations=max(1000, trial.iterations)),
+    )
+    return JobConfig(namespace="default", name="learning", spec=spec, hybrid_pods=(POD,), device="cpu")
