@@ -34,7 +34,7 @@ from benchmarks.learning_bench.figures import figures_of, reported  # noqa: E402
 from benchmarks.learning_bench.loop import run_trial  # noqa: E402
 from benchmarks.learning_bench.outcome import Outcome, read_outcome  # noqa: E402
 from benchmarks.learning_bench.page import PICTURES, Circumstances, render  # noqa: E402
-from benchmarks.learning_bench.plan import FULL, QUICK, Scale, missing_trials  # noqa: E402
+from benchmarks.learning_bench.plan import FULL, QUICK, Scale, missing_trials, planned  # noqa: E402
 from benchmarks.learning_bench.plots import draw  # noqa: E402
 from benchmarks.learning_bench.real import run_real  # noqa: E402
 from benchmarks.learning_bench.tasks import make_tasks  # noqa: E402
@@ -73,7 +73,7 @@ def run_real_jobs(runs: Path, scale: Scale, methods: Sequence[str]) -> None:
 
 def real_trial(name: str, done: Mapping[str, Outcome], scale: Scale) -> Trial:
     """Return what a method's real job runs: its first reported trial, which must have been run."""
-    runs = reported(tuple(done.values()), name)
+    runs = reported(tuple(planned(done, scale).values()), name)
     if not runs:
         raise SystemExit(f"--real {name}: its trials come first; leave --real away, then --resume with it")
     return Trial(name, runs[0].rate, runs[0].seed, len(runs[0].rewards))
@@ -129,7 +129,7 @@ def main() -> int:
     is_complete = run_missing(runs, scale, [Group(name) for name in options.only] or tuple(Group), until)
     if is_complete:
         run_real_jobs(runs, scale, options.real)
-    outcomes, machine = read_outcomes(runs), describe_machine(load_before)
+    outcomes, machine = planned(read_outcomes(runs), scale), describe_machine(load_before)
     figures = figures_of(tuple(outcomes.values()))
     print(json.dumps(figures, indent=2))
     if options.json:

@@ -14,6 +14,7 @@ from benchmarks.learning_bench.trials import BY_NAME, LENGTH_WARM_UP, METHODS, P
 PICTURES = {group: f"learning-{group}.png" for group in Group}
 NAMES = {
     "mirror_descent": "eq. (3), optimizer reset",
+    "mirror_descent_kept": "eq. (3), moments kept",
     "reinforce": "REINFORCE, mean baseline",
     "grpo": "GRPO",
     "length_off": "without length reward",

@@ -23,7 +23,7 @@ class Scale:
 
 QUICK = Scale(
     {Group.OBJECTIVES: 12, Group.LENGTH: 14, Group.SAMPLING: 12},
-    {Group.OBJECTIVES: 24, Group.LENGTH: 28, Group.SAMPLING: 24},
+    {Group.OBJECTIVES: 24, Group.LENGTH: 28, Group.SAMPLING: 30},
     (1, 2, 3),
 )
 FULL = Scale(
@@ -39,9 +39,20 @@ def missing_trials(done: Mapping[str, Outcome], scale: Scale, groups: Sequence[G
         trial
         for method in METHODS
         if method.group in groups
-        for trial in (missing_of(method, done, sweep_of(method, scale)) or reported_of(method, done, scale))
+        for trial in (missing_of(done, sweep_of(method, scale)) or reported_of(method, done, scale))
         if trial.key not in done
     ]
+
+
+def planned(done: Mapping[str, Outcome], scale: Scale) -> dict[str, Outcome]:
+    """Return those of the trials that have been run which belong to this scale, and all real jobs."""
+    keys = {name for name, one in done.items() if one.is_real}
+    for method in METHODS:
+        sweep = sweep_of(method, scale)
+        keys |= {trial.key for trial in sweep}
+        if not missing_of(done, sweep):
+            keys |= {trial.key for trial in reported_of(method, done, scale)}
+    return {name: one for name, one in done.items() if name in keys}
 
 
 def sweep_of(method: Method, scale: Scale) -> list[Trial]:
@@ -50,7 +61,7 @@ def sweep_of(method: Method, scale: Scale) -> list[Trial]:
     return [Trial(method.name, rate, SWEEP_SEED, iterations) for rate in method.rates]
 
 
-def missing_of(method: Method, done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Trial]:
+def missing_of(done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials that have not been run."""
     return [trial for trial in trials if trial.key not in done]
 

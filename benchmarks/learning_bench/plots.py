@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#009e73")
 INK, MUTED, GRID = "#1c2430", "#667085", "#e4e7ec"
 Curve = Callable[[Outcome], Sequence[float]]
 

@@ -127,24 +127,24 @@ def make_digits(folder: Path) -> None:
 def make_mixed(folder: Path) -> None:
     """Make the task whose problems are of different difficulty."""
     counts = [length for length, number in MIXED_COUNTS.items() for _ in range(number)]
-    _make(WarmUp(sorted(MIXED_COUNTS), (0,), (0.3,), 0.2), counts, folder)
+    make_task(WarmUp(sorted(MIXED_COUNTS), (0,), (0.3,), 0.2), counts, folder)
 
 
 def make_thinking(folder: Path) -> None:
     """Make the task whose responses may be short or long."""
     thoughts = tuple(range(MOST_THOUGHTS + 1))
-    mistakes = tuple(0.4 - 0.03 * number for number in thoughts)
-    _make(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.25), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
+    mistakes = tuple(0.32 - 0.01 * number for number in thoughts)
+    make_task(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.25), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
     tokenizer = example().make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
     tokenizer.save_pretrained(folder / "policy")
 
 
-def _make(warm_up: WarmUp, counts: Sequence[int], folder: Path) -> None:
+def make_task(warm_up: WarmUp, counts: Sequence[int], folder: Path, num_held_out: int = HELD_OUT) -> None:
     """Make policy and problems of so many digits each; held out are others, of the same kinds."""
     torch.manual_seed(1)
     rng = random.Random(1)
-    drawn = _different(rng, [*counts, *rng.choices(counts, k=HELD_OUT)])
+    drawn = _different(rng, [*counts, *rng.choices(counts, k=num_held_out)])
     train, held_out = drawn[: len(counts)], drawn[len(counts) :]
     model = example().make_model()
     _warm_up(model, warm_up, rng, held_out)

@@ -43,12 +43,13 @@ class Method:
     """Whether the optimizer is reset in each iteration."""
     strategy: SamplingStrategy = SamplingStrategy.UNIFORM
     length_weight: float = 0.0
-    rates: tuple[float, ...] = (1.0e-4, 2.0e-4, 4.0e-4)
+    rates: tuple[float, ...] = (1.0e-4, 3.0e-4, 9.0e-4)
     """Learning rates of its sweep."""
 
 
 METHODS: Sequence[Method] = (
     Method("mirror_descent", Group.OBJECTIVES, "digits"),
+    Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
     Method("reinforce", Group.OBJECTIVES, "digits", ObjectiveName.REINFORCE, resets=False),
     Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
     Method("length_off", Group.LENGTH, "thinking"),
