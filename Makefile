@@ -82,7 +82,7 @@ bench-trainer: install ## Train on a long tail of lengths, packed and padded (ab
 	$(BIN)/python benchmarks/trainer.py --quick --json build/trainer.json
 
 bench-learning: install ## Show what is learnt: objectives, length reward, sampling; write docs/results.md (about 12 minutes)
-	$(BIN)/python benchmarks/learning.py --quick --resume --real mirror_descent --real reinforce --real grpo \
+	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)

