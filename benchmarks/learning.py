@@ -34,7 +34,7 @@ from benchmarks.learning_bench.figures import figures_of, reported  # noqa: E402
 from benchmarks.learning_bench.loop import run_trial  # noqa: E402
 from benchmarks.learning_bench.outcome import Outcome, read_outcome  # noqa: E402
 from benchmarks.learning_bench.page import PICTURES, Circumstances, render  # noqa: E402
-from benchmarks.learning_bench.plan import FULL, QUICK, Scale, missing_trials, planned  # noqa: E402
+from benchmarks.learning_bench.plan import FULL, QUICK, Scale, missing_trials, planned, whole  # noqa: E402
 from benchmarks.learning_bench.plots import draw  # noqa: E402
 from benchmarks.learning_bench.real import run_real  # noqa: E402
 from benchmarks.learning_bench.tasks import make_tasks  # noqa: E402
@@ -128,7 +128,8 @@ def main() -> int:
     if is_complete:
         run_real_jobs(runs, scale, options.real)
     outcomes, machine = planned(read_outcomes(runs), scale), describe_machine(load_before)
-    figures = figures_of(tuple(outcomes.values()))
+    complete = whole(tuple(outcomes.values()), scale)
+    figures = figures_of(complete)
     print(json.dumps(figures, indent=2))
     if options.json:
         result = {
@@ -141,7 +142,7 @@ def main() -> int:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     if options.docs:
         command = f"python benchmarks/learning.py{' --quick' if options.quick else ''} --docs docs/results.md"
-        write_page(options.docs, tuple(outcomes.values()), figures, circumstances(machine, command))
+        write_page(options.docs, complete, figures, circumstances(machine, command))
     return 0 if is_complete else MISSING
 
 

@@ -15,7 +15,7 @@ OUR_LENGTH, OUR_SAMPLING = ("length_on", "length_off"), ("prioritized", "uniform
 
 
 def reported(outcomes: Sequence[Outcome], method: str) -> list[Outcome]:
-    """Return the runs of a method that are no sweep and no real job, by seed."""
+    """Return the runs of a method that are no part of a sweep and no real job, by seed."""
     chosen = [one for one in outcomes if one.method == method and not one.is_real and one.seed != SWEEP_SEED]
     return sorted(chosen, key=lambda one: one.seed)
 

@@ -13,10 +13,11 @@ thread stands for vLLM and Megatron-Core. It speaks their HTTP, samples from the
 transformers, and takes Adam's steps by torch; a test holds its weights after an iteration against those of a real
 Megatron-Core rank. The objectives were also run as real jobs, once each, below.
 
-Each iteration: {problems} problems, {samples} samples each, {steps} optimizer steps, temperature 1, tau 0.1, clip 0.2;
-all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of the policy is right, computed exactly,
-over held-out problems. "Final" is the mean of the last {last} iterations, then over seeds; ± is half of what the
-extreme seeds are apart. Iterations to an accuracy are means over seeds, "-" where one does not reach it.
+Each iteration: {problems} problems ({few} for the length reward), {samples} samples each, {steps} optimizer steps,
+temperature 1, tau 0.1, clip 0.2; all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of the
+policy is right, computed exactly, over held-out problems. "Final" is the mean of the last {last} iterations, then over
+seeds; ± is half of what the extreme seeds are apart. Iterations to an accuracy are means over seeds, "-" where one does
+not reach it.
 
 **Sweeps.** Each method has the same budget: three learning rates, one seed, which no reported run has. The rate with
 the best accuracy, averaged over the iterations of its sweep, is taken.

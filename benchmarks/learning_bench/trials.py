@@ -1,6 +1,6 @@
 """What is run: one trial for each method, learning rate and seed, as an RLJob that differs in nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,9 +15,9 @@ from tandem_api.job.rewards import BuiltinReward, RewardSpec
 from tandem_api.job.sampling import SamplingSpec, SamplingStrategy
 from tandem_api.job.spec import RLJobSpec
 
-PROBLEMS, SAMPLES, STEPS = 32, 8, 4
+SAMPLES, STEPS = 8, 4
 POD = "learning-hybrid-0"
-LENGTH_WARM_UP = 8
+LENGTH_WARM_UP = 4
 """Iterations before the length reward counts."""
 SWEEP_SEED = 0
 """Seed of the sweeps; the trials that are reported have others."""
@@ -29,6 +29,10 @@ class Group(StrEnum):
     OBJECTIVES = "objectives"
     LENGTH = "length"
     SAMPLING = "sampling"
+
+
+PROBLEMS: Mapping[Group, int] = {Group.OBJECTIVES: 32, Group.LENGTH: 16, Group.SAMPLING: 32}
+"""Drawn in each iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,11 @@ class Method:
 
 METHODS: Sequence[Method] = (
     Method("mirror_descent", Group.OBJECTIVES, "digits"),
-    Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
     Method("reinforce", Group.OBJECTIVES, "digits", ObjectiveName.REINFORCE, resets=False),
     Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
+    Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
     Method("length_off", Group.LENGTH, "thinking"),
-    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5),
+    Method("length_on", Group.LENGTH, "thinking", length_weight=1.0),
     Method("uniform", Group.SAMPLING, "mixed"),
     Method("prioritized", Group.SAMPLING, "mixed", strategy=SamplingStrategy.PRIORITIZED),
 )
@@ -86,7 +90,7 @@ def recipe_of(trial: Trial) -> RecipeSpec:
     objective = ObjectiveSpec(name=method.objective, steps_per_iteration=STEPS, reset_optimizer=method.resets)
     return RecipeSpec(
         iterations=trial.iterations,
-        problems_per_iteration=PROBLEMS,
+        problems_per_iteration=PROBLEMS[method.group],
         samples_per_problem=SAMPLES,
         seed=trial.seed,
         partial_rollout=PartialRolloutSpec(token_budget=24),

@@ -20,7 +20,8 @@ from tandem_api.job.recipe import ObjectiveName, ObjectiveSpec
 from tandem_api.trajectory import Trajectory
 from tandem_checkpoint.process.commands import Trained
 from tandem_master.rollout import server
-from tandem_master.rollout.segments import Ask, Completion, FinishReason
+from tandem_master.rollout.exchange import Exchange
+from tandem_master.rollout.segments import Ask, Completion, FinishReason, Piece
 from tandem_master.rollout.server import CompletionApi
 from tests.tandem_checkpoint.jobs import TOKEN, job_config
 from tests.tandem_sidecars.forge import Forge
@@ -67,7 +68,15 @@ def ask_for(*prompt: int, num_samples: int = 4, max_tokens: int = 12, seed: int 
 async def answer(url: str, ask: Ask) -> Sequence[Completion]:
     """Ask as the master does."""
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
-        return await CompletionApi(client, 1.0).complete(url, ask)
+        exchange = Exchange(CompletionApi(client, 1.0), url, ask)
+        try:
+            pieces: list[Piece] = []
+            while ended := await exchange.ended_samples():
+                pieces += ended
+        finally:
+            await exchange.close()
+    assert exchange.failure is None
+    return [piece.completion for piece in sorted(pieces, key=lambda piece: int(piece.trajectory.id))]
 
 
 def request_of(*steps: tuple[Sample, ...], generation: int = 0, limit: float = LIMIT) -> TrainRequest:

@@ -30,6 +30,9 @@ from tests.tandem_master.texts import EOS, VOCABULARY
 TOKEN = "secret"
 Choice = Mapping[str, Any]
 """One sample, or a part of it, as a server writes it."""
+KEPT_SECONDS = 600
+"""Idle connections stay open so long: client and server share an event loop, and on a busy machine one would be closed
+while a request is on its way."""
 WRONG = (VOCABULARY["9"], EOS)
 
 
@@ -198,7 +201,14 @@ class EngineStub:
 async def serving(stub: Served) -> AsyncIterator[int]:
     """Serve a stub on a free port of 127.0.0.1 and return the port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(stub.app(), log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        stub.app(),
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=KEPT_SECONDS,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="engine stub")
     try:
