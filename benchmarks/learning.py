@@ -49,7 +49,7 @@ MISSING = 3
 
 def run_missing(runs: Path, scale: Scale, groups: Sequence[Group], until: float) -> bool:
     """Run what is missing until that moment of the monotonic clock; return whether nothing is."""
-    tasks = make_tasks(runs / "tasks")
+    tasks = make_tasks(runs / "tasks", {method.task for method in METHODS if method.group in groups})
     while missing := missing_trials(read_outcomes(runs), scale, groups):
         if monotonic() >= until:
             print(f"{len(missing)} trials or more are missing: go on with --resume", file=sys.stderr)
@@ -61,7 +61,7 @@ def run_missing(runs: Path, scale: Scale, groups: Sequence[Group], until: float)
 
 def run_real_jobs(runs: Path, scale: Scale, methods: Sequence[str]) -> None:
     """Run the first reported trial of these methods by `tandem up`, where it is missing."""
-    tasks = make_tasks(runs / "tasks")
+    tasks = make_tasks(runs / "tasks", {BY_NAME[name].task for name in methods})
     for name in methods:
         trial = real_trial(name, read_outcomes(runs), scale)
         path = runs / f"{trial.real_key}.json"

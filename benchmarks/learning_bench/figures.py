@@ -9,7 +9,7 @@ from benchmarks.learning_bench.trials import METHODS, SWEEP_SEED, Group
 
 LEVELS = (0.5, 0.8)
 """Accuracies whose iterations are counted."""
-SAMPLING_LEVEL = 0.5
+SAMPLING_LEVEL = 0.4
 """The accuracy that the strategies of sampling are compared at."""
 OUR_LENGTH, OUR_SAMPLING = ("length_on", "length_off"), ("prioritized", "uniform")
 

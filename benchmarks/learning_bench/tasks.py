@@ -4,13 +4,13 @@
 
   mixed     reverse two to six digits; most problems are short, so easy, and the long ones are hard
   thinking  reverse three or four digits, after up to eight tokens of thinking that the reward does not see. The fewer
-            of them a demonstration has, the more of its digits are wrong: thinking pays, as the policy starts
+            of them a demonstration has, the more of its digits are wrong: thinking pays, at first
 """
 
 import importlib.util
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,18 +96,18 @@ def example() -> ModuleType:
     return module
 
 
-def make_tasks(folder: Path) -> Mapping[str, Task]:
-    """Make the tasks in `folder`, those that are there already left as they are; return them by name."""
+def make_tasks(folder: Path, names: Collection[str]) -> Mapping[str, Task]:
+    """Make the tasks of these names in `folder`, those that are there already left as they are; return them by name."""
     torch.set_num_threads(1)  # sums in a fixed order: the same weights each time
     makers: Mapping[str, Callable[[Path], None]] = {
         "digits": make_digits,
         "mixed": make_mixed,
         "thinking": make_thinking,
     }
-    for name, make in makers.items():
+    for name in names:
         if not (folder / name / "data").exists():
-            make(folder / name)
-    return {name: read_task(name, folder / name) for name in makers}
+            makers[name](folder / name)
+    return {name: read_task(name, folder / name) for name in names}
 
 
 def read_task(name: str, folder: Path) -> Task:
@@ -133,8 +133,8 @@ def make_mixed(folder: Path) -> None:
 def make_thinking(folder: Path) -> None:
     """Make the task whose responses may be short or long."""
     thoughts = tuple(range(MOST_THOUGHTS + 1))
-    mistakes = tuple(0.32 - 0.01 * number for number in thoughts)
-    make_task(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.25), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
+    mistakes = tuple(0.14 - 0.01 * number for number in thoughts)
+    make_task(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.55), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
     tokenizer = example().make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
     tokenizer.save_pretrained(folder / "policy")

@@ -57,7 +57,7 @@ METHODS: Sequence[Method] = (
     Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
     Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
     Method("length_off", Group.LENGTH, "thinking"),
-    Method("length_on", Group.LENGTH, "thinking", length_weight=1.0),
+    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5),
     Method("uniform", Group.SAMPLING, "mixed"),
     Method("prioritized", Group.SAMPLING, "mixed", strategy=SamplingStrategy.PRIORITIZED),
 )

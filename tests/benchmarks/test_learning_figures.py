@@ -94,7 +94,7 @@ def test_the_length_rewards_figures_compare_the_end_with_and_without_it() -> Non
 
 
 def test_the_speedup_of_prioritised_sampling_is_in_iterations_to_one_accuracy() -> None:
-    runs = [outcome("uniform", accuracies=(0.2, 0.4, 0.5)), outcome("prioritized", accuracies=(0.2, 0.5, 0.5))]
+    runs = [outcome("uniform", accuracies=(0.2, 0.3, 0.4)), outcome("prioritized", accuracies=(0.2, 0.4, 0.5))]
 
     assert figures_of(runs)["prioritized_speedup"] == 2.0
 
