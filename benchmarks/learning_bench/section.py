@@ -48,9 +48,9 @@ NO_REAL = "No real job was run.\n"
 LENGTH = """### Length reward
 
 Three or four digits to reverse, after up to {thoughts} tokens of thinking that the reward does not see. The policy
-begins from demonstrations of every length; those with fewer thoughts had more wrong digits. Eq. (3), {seeds} seeds, {iterations} iterations;
-the length reward counts from iteration {first} on (dotted). Lengths are of whole responses, in tokens; rewards are
-without the length reward.
+begins from demonstrations of every length; those with fewer thoughts had more wrong digits. Eq. (3), {seeds} seeds,
+{iterations} iterations; the length reward counts from iteration {first} on (dotted). Lengths are of whole responses, in
+tokens; rewards are without the length reward.
 
 ![Accuracy and length by iteration]({picture})
 
