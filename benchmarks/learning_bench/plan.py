@@ -63,7 +63,9 @@ def whole(outcomes: Sequence[Outcome], scale: Scale) -> list[Outcome]:
 
 
 def sweep_of(method: Method, scale: Scale) -> list[Trial]:
-    """Return a method's sweep."""
+    """Return a method's sweep; none where it has one rate."""
+    if len(method.rates) == 1:
+        return []
     iterations = scale.sweep_iterations[method.group]
     return [Trial(method.name, rate, SWEEP_SEED, iterations) for rate in method.rates]
 
@@ -75,7 +77,8 @@ def missing_of(done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Tri
 
 def reported_of(method: Method, done: Mapping[str, Outcome], scale: Scale) -> list[Trial]:
     """Return the trials that are reported, at the best rate of the sweep, which is complete."""
-    rate = best_rate([done[trial.key] for trial in sweep_of(method, scale)])
+    sweep = [done[trial.key] for trial in sweep_of(method, scale)]
+    rate = best_rate(sweep) if sweep else method.rates[0]
     return [Trial(method.name, rate, seed, scale.iterations[method.group]) for seed in scale.seeds]
 
 

@@ -100,14 +100,16 @@ class TinyTrainer:
 
         The row's samples pass through the model side by side, padded on the right: attention is causal.
         """
-        ids_BS, labels_BS = (
-            pad_sequence(torch.split(row_T, list(batch.lengths)), batch_first=True)
-            for row_T in (batch.token_ids_T, batch.labels_T)
-        )
+        ids_BS, labels_BS = (_side_by_side(row_T, batch.lengths) for row_T in (batch.token_ids_T, batch.labels_T))
         logits_BSV = self._model(input_ids=ids_BS, use_cache=False).logits.float()
         logprob_BSV = torch.log_softmax(logits_BSV / self._recipe.temperature, -1)
         logprob_BS = logprob_BSV.gather(2, labels_BS[:, :, None])[:, :, 0]
         return torch.cat([logprob_S[:length] for logprob_S, length in zip(logprob_BS, batch.lengths, strict=True)])
+
+
+def _side_by_side(row_T: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Return the samples of a row one below the other, [B, S], padded on the right."""
+    return pad_sequence(list(torch.split(row_T, list(lengths))), batch_first=True)
 
 
 def make_optimizer(model: torch.nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:

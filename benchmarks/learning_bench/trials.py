@@ -56,8 +56,8 @@ METHODS: Sequence[Method] = (
     Method("reinforce", Group.OBJECTIVES, "digits", ObjectiveName.REINFORCE, resets=False),
     Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
     Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
-    Method("length_off", Group.LENGTH, "thinking"),
-    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5),
+    Method("length_off", Group.LENGTH, "thinking", rates=(3.0e-4,)),
+    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5, rates=(3.0e-4,)),
     Method("uniform", Group.SAMPLING, "mixed"),
     Method("prioritized", Group.SAMPLING, "mixed", strategy=SamplingStrategy.PRIORITIZED),
 )
