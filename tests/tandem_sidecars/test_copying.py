@@ -24,7 +24,8 @@ from tests.tandem_sidecars.bare_ranks import Ranks, pieces_of, write_folder
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler as cc")
 BLOCK_BYTES = 1024
 """After so many bytes XXH3 scrambles its sums."""
-SOURCE_BYTES = 1 << 18
+SOURCE_BYTES = 1 << 21
+"""More than nine pieces of the largest boxes below take."""
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 

@@ -4,12 +4,12 @@ No rank sends weights to another one: each box is written by a rank that holds i
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain, groupby
 from math import prod
-from operator import mul
+from operator import itemgetter, mul
 from pathlib import Path
 
 import numpy as np
@@ -93,28 +93,28 @@ class SegmentWriter:
     def _written(self, path: Path, parameters: Mapping[str, torch.Tensor]) -> list[Piece]:
         """Write this rank's share; return its pieces as they were done."""
         mapped = self._map(path)
-        if any(parameters[job.region.parameter].is_cuda for job in self._jobs):
+        staged, plain, rest = list[_Work](), list[_Work](), list[_Work]()
+        for job, target in zip(self._jobs, mapped.targets, strict=True):
+            work = _Work(job, target, parameters[job.region.parameter].detach())
+            is_plain = self._library is not None and _is_plain(work)
+            (staged if work.parameter.is_cuda else plain if is_plain else rest).append(work)
+        if staged:
             self._staging = self._staging or Staging()
-            work = zip(self._jobs, mapped.targets, strict=True)
-            return [_write(job, into, parameters, self._staging) for job, into in work]
-        is_plain = [
-            self._library is not None and _is_plain(job, parameters[job.region.parameter]) for job in self._jobs
-        ]
-        plain = [*compress(self._jobs, is_plain)]
-        rest = ((job, into) for job, into, done in zip(self._jobs, mapped.targets, is_plain, strict=True) if not done)
-        boxes = [tuple(_boxes(job, parameters[job.region.parameter], mapped.address)) for job in plain]
-        batch = copying.Batch(self._library, boxes) if self._library else None
-        with ThreadPoolExecutor(self._num_threads, "export") as threads:
-            # All threads take from one batch and one iterator, whose every step is one to the interpreter
-            def write_some() -> list[Piece]:
-                if batch is not None:
-                    batch.copy()
-                return [_write(job, into, parameters, None) for job, into in rest]
+        written = [*_write_staged(staged, self._staging)] if self._staging else []
+        batch = self._library and copying.Batch(self._library, [tuple(_boxes(work, mapped.address)) for work in plain])
+        others = iter(rest)
 
-            others = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
-            written = [*chain(write_some(), *(other.result() for other in others))]
-        checksums = batch.checksums() if batch is not None else []
-        return written + [_summed(job, xxh3) for job, xxh3 in zip(plain, checksums, strict=True)]
+        # All threads take from one batch and one iterator, whose every step is one to the interpreter
+        def write_some() -> list[Piece]:
+            if batch:
+                batch.copy()
+            return [_write(work, _blocks(work)) for work in others]
+
+        with ThreadPoolExecutor(self._num_threads, "export") as threads:
+            beside = [threads.submit(write_some) for _ in range(self._num_threads - 1)]
+            written += chain(write_some(), *(thread.result() for thread in beside))
+        checksums = batch.checksums() if batch else ()
+        return written + [_summed(work.job, xxh3) for work, xxh3 in zip(plain, checksums, strict=True)]
 
     def _map(self, path: Path) -> "_Mapped":
         if path not in self._mapped:
@@ -131,6 +131,15 @@ class _Mapped:
     address: int
     targets: list[Numbers]
     """The place of each job's piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A piece to write now."""
+
+    job: Job
+    target: Numbers
+    parameter: torch.Tensor
 
 
 def _jobs(placed: Mapping[str, Placed], region: Region, scales: BlockScales | None, most_bytes: int) -> Iterator[Job]:
@@ -176,25 +185,32 @@ def _target(segment: torch.Tensor, job: Job) -> torch.Tensor:
     return whole.view(getattr(torch, tensor.dtype)).view(tensor.shape)[box]
 
 
-def _write(job: Job, into: Numbers, parameters: Mapping[str, torch.Tensor], staging: Staging | None) -> Piece:
-    """Write one piece block by block; its checksum is that of what was to be written."""
-    parameter = parameters[job.region.parameter].detach()
-    blocks = _blocks(job, parameter, getattr(torch, job.placed.tensor.dtype))
+def _write(work: _Work, blocks: Iterable[torch.Tensor]) -> Piece:
+    """Write one piece from its blocks on the host; its checksum is that of what was to be written."""
     summed, row = Checksum(), 0
-    for block in staging.brought(blocks) if staging is not None and parameter.is_cuda else blocks:
-        _copy(array_of(block), into[row : row + block.shape[0]], summed)
+    for block in blocks:
+        _copy(array_of(block), work.target[row : row + block.shape[0]], summed)
         row += block.shape[0]
-    return _summed(job, summed.intdigest())
+    return _summed(work.job, summed.intdigest())
+
+
+def _write_staged(works: Sequence[_Work], staging: Staging) -> Iterator[Piece]:
+    """Write pieces from a device; the first block of one is on its way while the last of that before it is written."""
+    blocks = ((number, block) for number, work in enumerate(works) for block in _blocks(work))
+    for number, brought in groupby(staging.brought(blocks), key=itemgetter(0)):
+        yield _write(works[number], (block for _, block in brought))
 
 
 def _summed(job: Job, xxh3: int) -> Piece:
     return job.piece.model_copy(update={"xxh3": xxh3})
 
 
-def _is_plain(job: Job, parameter: torch.Tensor) -> bool:
+def _is_plain(work: _Work) -> bool:
     """Tell whether a piece's bytes are those of the parameter, in memory that is there."""
+    job, parameter = work.job, work.parameter
     return (
-        job.scales is None
+        parameter.is_cpu
+        and job.scales is None
         and job.piece.num_bytes >= copying.LEAST_BYTES
         and parameter.dtype == getattr(torch, job.placed.tensor.dtype)
         and parameter.is_contiguous()
@@ -202,11 +218,12 @@ def _is_plain(job: Job, parameter: torch.Tensor) -> bool:
     )
 
 
-def _boxes(job: Job, parameter: torch.Tensor, segment: int) -> Iterator[copying.Box]:
+def _boxes(work: _Work, segment: int) -> Iterator[copying.Box]:
     """Yield where a piece's bytes lie in a parameter, and where they belong in the segment that begins at an address.
 
     Worked out from numbers alone: views of tensors would take longer than the copy of a small piece.
     """
+    job, parameter = work.job, work.parameter
     strides = [stride * parameter.itemsize for stride in parameter.stride()]
     base, target = parameter.data_ptr(), segment + job.piece.offset_bytes
     columns = (stop - start for start, stop in zip(job.start[1:], job.stop[1:], strict=True))
@@ -237,8 +254,9 @@ def _copy(source: Numbers, target: Numbers, summed: Checksum) -> None:
         summed.update(part.data)
 
 
-def _blocks(job: Job, parameter: torch.Tensor, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+def _blocks(work: _Work) -> Iterator[torch.Tensor]:
     """Yield the rows of a piece in order, each block row-major and in the segment's number format."""
+    job, parameter, dtype = work.job, work.parameter, getattr(torch, work.job.placed.tensor.dtype)
     most_bytes = BLOCK_BYTES if parameter.is_cuda else CACHED_BYTES
     if job.scales is not None:
         yield from converted_rows(job.region, parameter, job.start[0], job.stop[0], job.scales, most_bytes)
