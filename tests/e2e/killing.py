@@ -29,7 +29,7 @@ class Kill:
 
     what: str
     after_seconds: float
-    """Since the last kill's victim had begun anew."""
+    """Since what is killed has begun; the command has with its master."""
 
 
 def planned_kills(seed: int, num_kills: int, shares: dict[str, float], most_seconds: float) -> list[Kill]:
@@ -55,7 +55,7 @@ class KilledJob:
         process = self._begin()
         try:
             for kill in kills:
-                self._victim(process, kill.what)
+                self._victim(process, MASTER if kill.what == COMMAND else kill.what)
                 self._wait(process, kill.after_seconds)
                 if process.poll() is not None:
                     break

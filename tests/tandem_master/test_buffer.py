@@ -1,5 +1,6 @@
 """The replay buffer on a real SQLite file: nothing is lost, nothing is trained twice."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -278,3 +279,27 @@ def test_a_buffer_of_the_first_version_is_taken_over(buffer: Buffer, path: Path)
         again.record(4, [finished(trajectory("e", segment(3, 4, 0), group="4-g"))])
 
         assert [group[0].trajectory.id for group in again.complete_groups()] == ["d", "e"]
+
+
+async def test_outcomes_of_many_tasks_are_recorded_side_by_side(buffer: Buffer) -> None:
+    begin(buffer, 1, "a", "b", "c")
+    work = [buffer.recorded(1, [finished(trajectory(name, segment(0, 4, 0), group="1-g"))]) for name in "abc"]
+
+    await asyncio.gather(*work)
+
+    assert [item.trajectory.id for item in buffer.complete_groups()[0]] == ["a", "b", "c"]
+
+
+def test_what_a_rollback_undoes_is_tallied_no_more(buffer: Buffer) -> None:
+    begin(buffer, 1, "a")
+    buffer.record(1, [finished(trajectory("a", segment(0, 4, 0), group="1-g"))])
+    buffer.commit(1, ["a"])
+    begin(buffer, 2, "b")
+    buffer.record(2, [finished(trajectory("b", segment(1, 4, 0), group="2-g"), reward=0.0)])
+    buffer.commit(2, ["b"])
+    before = buffer.tallies()
+
+    buffer.rollback(1)
+
+    assert before == {"p": Tally(2, 1)}
+    assert buffer.tallies() == {"p": Tally(1, 1)}
