@@ -8,15 +8,16 @@ commit. In place of httpx, and of all beyond it, there are servers that answer i
 their part counts too. Every trajectory has a prompt and a first segment already, and waits to go on; all in flight are
 requests of one sample.
 
-Parts and their figures:
-  paced      with 100,000 live trajectories besides those that finish, 2,000 a second:
-             `dispatch_p99_ms`, `dispatch_p50_ms`: from the last byte of an answer to the next request at the same
-             server; `paced_per_second`: finished and durable; `plan_seconds`: the phase's requests made from the
-             buffer; `bytes_per_trajectory`: what the process grew by meanwhile, over all live trajectories
-  full_speed `finished_per_second`: sampled, scored, durable, batched, sent to the trainer and committed, as fast as
-             it goes; `sampled_per_second`, `batched_per_second`: of the two halves
+Figures, with 100,000 live trajectories besides those that finish; first 2,000 finish a second:
+  `dispatch_p99_ms`, `dispatch_p50_ms`, `dispatch_max_ms`: from the last byte of an answer to the next request at the
+  same server; `paced_per_second`: finished and durable; `paced_cpu_ms`: CPU time of the process for each of them, the
+  servers' part included; `plan_seconds`: the phase's requests made from the buffer; `fill_seconds`: from there until
+  all seats at the servers are taken; `bytes_per_trajectory`: what the process grew by when they were planned
+then others finish as fast as it goes:
+  `finished_per_second`: sampled, scored, durable, batched, sent to the trainer and committed; `sampled_per_second`,
+  `batched_per_second`: of the two halves
 
-One run each. A part that fails is named under `failed`, and the exit code is 1.
+One run. A part that fails is named under `failed`, and the exit code is 1.
 """
 
 import os
@@ -37,14 +38,13 @@ from importlib.metadata import PackageNotFoundError, version  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.master_bench.measure import measure_full_speed, measure_paced  # noqa: E402
+from benchmarks.master_bench.measure import measure_live  # noqa: E402
 from benchmarks.switch_bench.report import Report  # noqa: E402
 from benchmarks.switch_bench.result import Result  # noqa: E402
 
 Part = Callable[[bool], Result]
 PARTS: Mapping[str, Part] = {
-    "paced": lambda quick: measure_paced(quick=quick),
-    "full_speed": lambda quick: measure_full_speed(quick=quick),
+    "live": lambda quick: measure_live(quick=quick),
 }
 """By name, in the order in which they are measured."""
 PACKAGES = ("pydantic", "numpy", "tokenizers")

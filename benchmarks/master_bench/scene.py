@@ -34,7 +34,7 @@ from tandem_master.trainers import Trainer, TrainerApi
 from tandem_master.watched import WatchedKeys, watched
 
 ITERATION = 2
-"""The one that is measured: its policy is generation 1, and generation 0 began all responses."""
+"""The first one that is measured: its policy is generation 1, and generation 0 began all responses."""
 SAMPLES = 8
 """Of a problem."""
 PROMPT_TOKENS, OLD_TOKENS, NEW_TOKENS = 64, (128, 512), 128
@@ -76,7 +76,6 @@ def fill(folder: Path, num_trajectories: int) -> None:
         for begin in range(0, len(names), GROUPS_AT_ONCE):
             _begin(buffer, begin, names[begin : begin + GROUPS_AT_ONCE])
         buffer.commit(1, [])
-        buffer.begin(ITERATION, Draw((), {"p": len(names)}), [])
 
 
 def _names(num_trajectories: int) -> list[str]:
@@ -114,8 +113,8 @@ def _prompt(name: str) -> tuple[int, ...]:
 
 
 @asynccontextmanager
-async def opened(folder: Path, pace: Pace, num_trajectories: int) -> AsyncIterator[Scene]:
-    """Have a master's parts around the buffer that `fill` has made, up to where it would begin iteration 2's phase."""
+async def opened(folder: Path, pace: Pace, num_trajectories: int, iteration: int) -> AsyncIterator[Scene]:
+    """Have a master's parts around the buffer that `fill` has made, up to where it would begin a phase."""
     new = [DIGIT + (index * 31) % 10 for index in range(NEW_TOKENS - 1)]
     right, wrong = streamed_lines([*new, EOS]), streamed_lines([*reversed(new), EOS])
     keys = Keys(namespace="default", job="bench")
@@ -123,13 +122,13 @@ async def opened(folder: Path, pace: Pace, num_trajectories: int) -> AsyncIterat
     async with AsyncExitStack() as stack:
         scorer = await stack.enter_async_context(open_scorer(spec.rewards))
         buffer = stack.enter_context(closing(open_buffer(folder / "buffer.sqlite")))
-        registry = cast("Registry", OneLook(_members(keys)))
+        registry = cast("Registry", OneLook(_members(keys, iteration)))
         members = await stack.enter_async_context(watched(registry, [keys.prefix]))
         await members.until(lambda values: values or None)
         servers = await stack.enter_async_context(PretendServers(right, wrong, pace))
         catalogue = _catalogue(folder, num_trajectories, spec.policy.max_length_tokens)
         run = _run(spec, catalogue, keys, servers, buffer, scorer)
-        yield Scene(run, _serving(members, keys), servers)
+        yield Scene(run, _serving(members, keys, iteration), servers)
 
 
 def _catalogue(folder: Path, num_trajectories: int, max_length_tokens: int) -> Catalogue:
@@ -183,14 +182,19 @@ def _spec(folder: Path) -> RLJobSpec:
     )
 
 
-def _serving(members: WatchedKeys, keys: Keys) -> Serving:
-    desired = Desired(epoch=EPOCH, phase=Phase.INFER, generation=1, lineage="a", iteration=ITERATION, deadline=0.0)
+def _serving(members: WatchedKeys, keys: Keys, iteration: int) -> Serving:
+    generation = iteration - 1
+    desired = Desired(
+        epoch=EPOCH, phase=Phase.INFER, generation=generation, lineage="a", iteration=iteration, deadline=0.0
+    )
     return Serving(members, keys, desired)
 
 
-def _members(keys: Keys) -> dict[str, str]:
-    """Return the keys of pods whose servers serve generation 1."""
-    status = MemberStatus(incarnation="a", epoch=EPOCH, state=MemberState.SERVING, generation=1, lineage="a")
+def _members(keys: Keys, iteration: int) -> dict[str, str]:
+    """Return the keys of pods whose servers serve what an iteration samples with."""
+    status = MemberStatus(
+        incarnation="a", epoch=EPOCH, state=MemberState.SERVING, generation=iteration - 1, lineage="a"
+    )
     pods = range(NUM_PODS)
     records = {keys.member(f"bench-hybrid-{pod}", "rollout"): _member("rollout", pod).model_dump_json() for pod in pods}
     statuses = {keys.status(f"bench-hybrid-{pod}", "rollout"): status.model_dump_json() for pod in pods}

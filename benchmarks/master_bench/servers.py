@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import httpx
@@ -69,6 +69,8 @@ class PretendServers(httpx.AsyncClient):
         self.num_answered = 0
         self.filled_at = 0.0
         """When all seats were taken."""
+        self.cpu_at_filled = 0.0
+        """CPU time of the process then, seconds."""
 
     async def run(self) -> None:
         """Answer at the pace, the oldest request first, until as many are answered as is wanted."""
@@ -76,6 +78,7 @@ class PretendServers(httpx.AsyncClient):
         while len(self._open) < self._pace.num_seats:  # noqa: ASYNC110 - the master under test is not to tell
             await asyncio.sleep(LOOK_SECONDS)
         self.filled_at = began = perf_counter()
+        self.cpu_at_filled = process_time()
         while self.num_answered < self._pace.most:
             due = min(int((perf_counter() - began) * self._pace.per_second), self._pace.most)
             while self.num_answered < due and self._open:
