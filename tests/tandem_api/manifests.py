@@ -245,6 +245,12 @@ RELATIONS = (
         "is more than maxReplicas; lower it or raise maxReplicas",
     ),
     bad(
+        "{rollout: {deterministic: true}, recipe: {partialRollout: {deadlineSeconds: 60}}}",
+        "rollout.deterministic",
+        "is true, and recipe.partialRollout ends Infer phases by the clock; remove stopWhenCompleteShare and "
+        "deadlineSeconds there",
+    ),
+    bad(
         "{policy: {model: {path: /m}, maxLengthTokens: 64}, recipe: {partialRollout: {tokenBudget: 65}}}",
         "recipe.partialRollout.tokenBudget",
         "is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",

@@ -108,6 +108,21 @@ QUEUE_ROOM: Final = Invariant(
     message="is what scheduling.queueName reserves room for; set it to the most rollout-only pods there shall be",
 )
 
+_PARTIAL = "self.recipe.partialRollout"
+DETERMINISM: Final = Invariant(
+    field="rollout.deterministic",
+    cel=f"!self.rollout.deterministic || (!has({_PARTIAL}.stopWhenCompleteShare) && !has({_PARTIAL}.deadlineSeconds))",
+    holds=lambda spec: (
+        not spec.rollout.deterministic
+        or (
+            spec.recipe.partial_rollout.stop_when_complete_share is None
+            and spec.recipe.partial_rollout.deadline_seconds is None
+        )
+    ),
+    message="is true, and recipe.partialRollout ends Infer phases by the clock; remove stopWhenCompleteShare and "
+    "deadlineSeconds there",
+)
+
 SPEC_INVARIANTS: Final = (
     QUEUE_ROOM,
     REWARDS,
@@ -117,6 +132,7 @@ SPEC_INVARIANTS: Final = (
     ELASTIC_SERVERS,
     ELASTIC_CLAIM,
     TOKENS,
+    DETERMINISM,
     WARMUP,
     _gpus("hybrid"),
     _gpus("rollout"),
