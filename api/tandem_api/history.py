@@ -225,6 +225,44 @@ class SelfTestRecord(Resource):
         return f"self-test: {self.tensors} tensors equal, {within}"
 
 
+class EvaluationRecord(Resource):
+    """One held-out set, asked of one generation. What was not scored counts in no share and no mean."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    """Discriminator."""
+    at: float
+    """Unix time of the result, seconds."""
+    name: str
+    """Name of the set."""
+    generation: int = Field(ge=0)
+    """Generation that was measured."""
+    problems: int = Field(ge=0)
+    """Problems of which at least one sample was scored."""
+    samples: int = Field(ge=0)
+    """Samples that were scored."""
+    unscored: int = Field(default=0, ge=0)
+    """Samples that a reward function said nothing of; they count nowhere else."""
+    pass_at: dict[int, float]
+    """k to pass@k, unbiased, over the problems with at least k scored samples."""
+    mean_reward: float
+    """Mean reward of a sample, without the length reward; the mean over problems of their means."""
+    mean_tokens: float
+    """Mean length of a response, tokens."""
+    cut_share: float = Field(ge=0, le=1)
+    """Share of responses that ended at the limit of their length."""
+    sampled_tokens: int = Field(ge=0)
+    """Tokens of all responses, unscored ones included."""
+    seconds: float = Field(ge=0)
+    """Time from the first request of this try to the result."""
+    error: str = ""
+    """Why there is no result, for people; then all numbers are 0."""
+
+    @property
+    def pass_1(self) -> float:
+        """pass@1, 0 where nothing was scored."""
+        return self.pass_at.get(1, 0.0)
+
+
 class RunEnded(Resource):
     """A master ended."""
 
@@ -239,7 +277,14 @@ class RunEnded(Resource):
 
 
 Record = Annotated[
-    RunStarted | SwitchRecord | PhaseRecord | IterationRecord | CheckpointRecord | SelfTestRecord | RunEnded,
+    RunStarted
+    | SwitchRecord
+    | PhaseRecord
+    | IterationRecord
+    | CheckpointRecord
+    | SelfTestRecord
+    | EvaluationRecord
+    | RunEnded,
     Field(discriminator="kind"),
 ]
 RECORD: TypeAdapter[Record] = TypeAdapter(Record)

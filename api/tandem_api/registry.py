@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tandem_api.job.status import Phase, SwitchSummary
+from tandem_api.job.status import MAX_EVALUATIONS, EvaluationStatus, Phase, SwitchSummary
 from tandem_api.resource import Resource
 
 Role = Literal["train", "rollout"]
@@ -251,6 +251,8 @@ class Progress(Resource):
     """Mean reward of the last complete iteration, without the length reward."""
     tokens_per_second: float | None = None
     """Tokens sampled a second in its Infer phase."""
+    evaluations: tuple[EvaluationStatus, ...] = Field(default=(), max_length=MAX_EVALUATIONS)
+    """The last evaluation of each held-out set."""
     silent_iterations: int = Field(default=0, ge=0)
     """Newest iterations in a row in which groups became complete, and no group had a gradient: the samples of each
     problem were all worth the same."""

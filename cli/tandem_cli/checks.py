@@ -18,6 +18,7 @@ from tandem_master.batch import too_narrow
 from tandem_master.data.catalogue import load_catalogue, too_few, unlabelled
 from tandem_master.data.problems import read_problem_set
 from tandem_master.errors import DataError
+from tandem_master.evaluation.held_out import load_held_out, overlaps
 from tandem_operator.plan.errors import SpecError
 from tandem_operator.plan.job import Surroundings, plan_job
 
@@ -34,6 +35,14 @@ def check_job(job: RLJob) -> None:
         problems += _budget_problems(job.spec)
     if problems:
         raise UserError(*problems)
+
+
+def doubts_about(job: RLJob) -> tuple[str, ...]:
+    """Return what of a job in order is probably not meant so, one line each."""
+    if not job.spec.data.evaluation:
+        return ()
+    catalogue = load_catalogue(job.spec.policy, job.spec.data)
+    return overlaps(load_held_out(job.spec, catalogue), catalogue)
 
 
 def segment_bytes(job: RLJob) -> int:
@@ -112,7 +121,7 @@ def _plan_problems(job: RLJob) -> Iterator[str]:
 
 
 def _data_problems(spec: RLJobSpec) -> Iterator[str]:
-    for item in spec.data.train:
+    for item in (*spec.data.train, *spec.data.evaluation):
         try:
             read_problem_set(item)
         except DataError as error:
@@ -122,6 +131,7 @@ def _data_problems(spec: RLJobSpec) -> Iterator[str]:
 def _budget_problems(spec: RLJobSpec) -> Iterator[str]:
     try:
         catalogue = load_catalogue(spec.policy, spec.data)
+        load_held_out(spec, catalogue)
     except DataError as error:
         yield str(error)
         return

@@ -34,7 +34,10 @@ def resolve_paths(job: RLJob, folder: Path) -> RLJob:
         update={"model": ModelSource(path=str((folder / spec.policy.model.path).resolve()))}
     )
     train = tuple(item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.train)
-    data: DataSpec = spec.data.model_copy(update={"train": train})
+    held_out = tuple(
+        item.model_copy(update={"path": str((folder / item.path).resolve())}) for item in spec.data.evaluation
+    )
+    data: DataSpec = spec.data.model_copy(update={"train": train, "evaluation": held_out})
     rewards = tuple(_resolve_reward(term, folder) for term in spec.rewards)
     return job.model_copy(update={"spec": spec.model_copy(update={"policy": policy, "data": data, "rewards": rewards})})
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from tandem_cli.checks import check_job
+from tandem_cli.checks import check_job, doubts_about
 from tandem_cli.display import Display
 from tandem_cli.errors import MachineError
 from tandem_cli.local.network import choose_network
@@ -49,6 +49,8 @@ def up(
         raise click.UsageError("--resume and --fresh exclude each other")
     job = read_job(path)
     check_job(job)
+    for text in doubts_about(job):
+        click.echo(f"warning: {text}", err=True)
     start = Start.RESUME if resume else Start.FRESH if fresh else Start.REFUSE
     display = Display(Console())
     with run_folder(run_dir or Path("runs") / job.metadata.name, job.metadata.name, start) as folder:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tandem_cli.checks import check_job
+from tandem_cli.checks import check_job, doubts_about
 from tandem_cli.errors import CommandError
 from tandem_cli.manifest import read_job
 
@@ -18,6 +18,8 @@ def validate(path: Path, schema_only: bool) -> None:
         job = read_job(path)
         if not schema_only:
             check_job(job)
+            for text in doubts_about(job):
+                click.echo(f"warning: {text}", err=True)
     except CommandError as error:
         plural = "s" if len(error.lines) > 1 else ""
         raise type(error)(*error.lines, f"{len(error.lines)} problem{plural}, nothing was started") from None

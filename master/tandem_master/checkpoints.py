@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, time
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 """File that holds the folder name of the newest checkpoint."""
+BEST = "best"
+"""Link to the checkpoint that did best on held-out problems."""
 NAME = re.compile(r"generation-(\d{6,})")
 LEFTOVER = re.compile(r"\.generation-(\d{6,})\.(?:partial|old)")
 """What a killed writer leaves beside them."""
@@ -51,6 +55,13 @@ def latest_generation(folder: Path) -> int:
     return int(match[1])
 
 
+def linked_generation(folder: Path) -> int | None:
+    """Return the generation that `best` in `folder` leads to, None where there is no such link."""
+    path = folder / BEST
+    match = NAME.fullmatch(path.readlink().name) if path.is_symlink() else None
+    return int(match[1]) if match else None
+
+
 class Checkpoints:
     """Writes the checkpoints of a run into `<state>/checkpoints` and the final policy into `<state>/policy`.
 
@@ -71,6 +82,9 @@ class Checkpoints:
         self._writing: asyncio.Task[None] | None = None
         self._failures: list[str] = []
         """Of the last checkpoints in a row."""
+        self._ranked: tuple[int, ...] = ()
+        """Generations by how well they did on held-out problems, the best first."""
+        self._tidying = asyncio.Lock()
 
     @property
     def folder(self) -> Path:
@@ -111,6 +125,18 @@ class Checkpoints:
         await self._failed(generation, monotonic(), 0.0, str(error))
         await self.settle()
 
+    async def prefer(self, ranked: Sequence[int]) -> None:
+        """Keep the first of these generations that has a complete checkpoint, and have `best` lead to it.
+
+        Of one whose checkpoint is being written that is done as soon as it is complete. What cannot be linked costs a
+        warning.
+        """
+        self._ranked = tuple(ranked)
+        try:
+            await self._tidy()
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("%s: %s", self.folder / BEST, error)
+
     async def close(self) -> None:
         """Leave what is being written unfinished: who closes may not be the job's master any more."""
         if self._writing is not None:
@@ -143,10 +169,29 @@ class Checkpoints:
         await asyncio.to_thread(self._buffer.set_checkpoint, generation, name)
         await asyncio.to_thread(write_atomically, self.folder / LATEST, name)
         self._newest = generation
-        for old in await asyncio.to_thread(self._buffer.forget_checkpoints, self._retention):
-            await asyncio.to_thread(shutil.rmtree, self.folder / old, ignore_errors=True)
+        await self._tidy()
         await asyncio.to_thread(remove_leftovers, self.folder, generation)
         return num_bytes
+
+    async def _tidy(self) -> None:
+        """Link the best checkpoint, then remove those that need not be kept."""
+        async with self._tidying:
+            best = await asyncio.to_thread(self._link_best)
+            retention = replace(self._retention, best=best)
+            for old in await asyncio.to_thread(self._buffer.forget_checkpoints, retention):
+                await asyncio.to_thread(shutil.rmtree, self.folder / old, ignore_errors=True)
+
+    def _link_best(self) -> int | None:
+        """Have `best` lead to the best generation whose checkpoint counts, and return it; None where none does."""
+        complete = (item for item in self._ranked if item <= self._newest and self._path_of(item).is_dir())
+        best = next(complete, None)
+        if best is not None and best != linked_generation(self.folder):
+            link_atomically(self.folder / BEST, folder_name(best))
+            logger.info("checkpoint %d is the best so far", best)
+        return best
+
+    def _path_of(self, generation: int) -> Path:
+        return self.folder / folder_name(generation)
 
     async def _failed(self, generation: int, started: float, waited: float, error: str) -> None:
         self._failures.append(error)
@@ -202,6 +247,14 @@ def remove_leftovers(folder: Path, newest: int) -> None:
         match = LEFTOVER.fullmatch(path.name)
         if match is not None and int(match[1]) <= newest:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def link_atomically(path: Path, target: str) -> None:
+    """Have the link `path` lead to its neighbour `target`: a reader sees the old or the new one."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target, target_is_directory=True)
+    aside.replace(path)
 
 
 def write_atomically(path: Path, text: str) -> None:

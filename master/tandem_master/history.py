@@ -1,9 +1,11 @@
 """The run's diary, `metrics.jsonl`: one record a line, appended and never changed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tandem_api.history import (
     CheckpointRecord,
+    EvaluationRecord,
     IterationRecord,
     PhaseRecord,
     RunEnded,
@@ -12,7 +14,16 @@ from tandem_api.history import (
     SwitchRecord,
 )
 
-AnyRecord = RunStarted | SwitchRecord | PhaseRecord | IterationRecord | CheckpointRecord | SelfTestRecord | RunEnded
+AnyRecord = (
+    RunStarted
+    | SwitchRecord
+    | PhaseRecord
+    | IterationRecord
+    | CheckpointRecord
+    | SelfTestRecord
+    | EvaluationRecord
+    | RunEnded
+)
 
 ITERATION = b'{"kind":"iteration",'
 """How the line of an IterationRecord begins."""
@@ -22,9 +33,9 @@ class History:
     """Appends to the file at `path`; a line that a killed master left torn is cut off first."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, record: AnyRecord) -> None:
@@ -37,6 +48,14 @@ class History:
         with self._path.open("rb") as file:
             lines = [line for line in file if line.startswith(ITERATION)]
         return any(IterationRecord.model_validate_json(line).at == record.at for line in lines)
+
+    def missing(self, records: Sequence[AnyRecord]) -> tuple[AnyRecord, ...]:
+        """Return which of these records the file does not hold, by their very text."""
+        wanted = {record.model_dump_json(): record for record in records}
+        with self._path.open(encoding="utf-8") as file:
+            for line in file:
+                wanted.pop(line.rstrip("\n"), None)
+        return tuple(wanted.values())
 
     def close(self) -> None:
         self._file.close()

@@ -6,12 +6,14 @@ Iteration i samples with generation i - 1 and makes generation i, which the next
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic, time
 
 from tandem_api.history import IterationRecord, SelfTestRecord
 from tandem_api.job.status import MANY_SILENT_ITERATIONS, Phase, describe_silence
 from tandem_master.buffer.store import Marks
 from tandem_master.data.catalogue import open_groups
+from tandem_master.evaluation.evaluator import Evaluator
 from tandem_master.rewards.group import length_weight
 from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
 from tandem_master.rollout.sieve import has_signal
@@ -39,7 +41,10 @@ async def run_iteration(run: Run, iteration: int) -> None:
         equal_tensors = serving.equal_tensors()
         run.board.show(generation=iteration - 1)
         show_switch(run, Phase.INFER)
-        rollout = await run.stop.bound(roll_out(run, serving, ahead, iteration), grace_seconds=0.0)
+        # Held-out problems are asked beside the rollouts: after them they would have a tail of their own, in which
+        # servers idle; before them they would keep the rollouts waiting.
+        evaluate = partial(Evaluator(run).evaluate, generation=iteration - 1)
+        rollout = await run.stop.bound(roll_out(run, serving, ahead, iteration, evaluate), grace_seconds=0.0)
     run.stop.check()
     run.board.show(activity="changing to training")
     to_train = run.switcher.to_train(iteration - 1, iteration)

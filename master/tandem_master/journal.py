@@ -1,28 +1,27 @@
-"""Where the records of a run go: the diary, and TensorBoard beside it."""
+"""Where the records of a run go: the diary, and whoever looks on beside it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tandem_api.history import IterationRecord, SwitchRecord
 from tandem_master.history import AnyRecord, History
-from tandem_master.tensorboard import EventFiles
+from tandem_master.trackers import Trackers
 
 
 class Journal:
     """Writes records, off the event loop."""
 
     def __init__(
-        self, history: History, events: EventFiles, observe: Callable[[AnyRecord], None] | None = None
+        self, history: History, trackers: Trackers | None = None, observe: Callable[[AnyRecord], None] | None = None
     ) -> None:
         """`observe`: gets every record after it was written, from any thread."""
         self._history = history
-        self._events = events
+        self._trackers = trackers
         self._observe = observe
 
     async def write(self, record: AnyRecord) -> None:
-        """Append `record` to the diary, and its scalars to TensorBoard."""
+        """Append `record` to the diary, and hand it on."""
         await asyncio.to_thread(self._write, record)
 
     async def complete(self, record: IterationRecord) -> None:
@@ -30,23 +29,27 @@ class Journal:
         if not await asyncio.to_thread(self._history.holds, record):
             await self.write(record)
 
+    def untold(self, records: Sequence[AnyRecord]) -> tuple[AnyRecord, ...]:
+        """Return which of these records the diary does not hold: a master was killed before it wrote them. Blocks."""
+        return self._history.missing(records)
+
     def _write(self, record: AnyRecord) -> None:
         self._history.append(record)
-        if isinstance(record, IterationRecord):
-            self._events.iteration(record)
-        elif isinstance(record, SwitchRecord):
-            self._events.switch(record)
+        if self._trackers is not None:
+            self._trackers.record(record)
         if self._observe is not None:
             self._observe(record)
 
 
 @contextmanager
-def open_journal(state: Path, observe: Callable[[AnyRecord], None] | None = None) -> Iterator[Journal]:
-    """Write into the folder `state` while the context is open; `observe`: see Journal."""
+def open_journal(
+    state: Path, observe: Callable[[AnyRecord], None] | None = None, trackers: Trackers | None = None
+) -> Iterator[Journal]:
+    """Write into the folder `state` while the context is open; `observe`: see Journal. Closes the trackers too."""
     history = History(state / "metrics.jsonl")
-    events = EventFiles(state / "tensorboard")
     try:
-        yield Journal(history, events, observe)
+        yield Journal(history, trackers, observe)
     finally:
         history.close()
-        events.close()
+        if trackers is not None:
+            trackers.close()

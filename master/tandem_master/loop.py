@@ -6,10 +6,12 @@ import os
 import sqlite3
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from time import time
 from typing import Literal
 
 from tandem_api.history import IterationRecord, RunEnded, RunStarted
+from tandem_api.job.status import Phase
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
@@ -30,7 +32,10 @@ from tandem_master.errors import (
     SwitchError,
     TrainError,
 )
-from tandem_master.iteration import known_silence, run_iteration
+from tandem_master.evaluation.evaluator import Evaluator
+from tandem_master.evaluation.held_out import HeldOutSet, load_held_out, overlaps
+from tandem_master.evaluation.store import EvaluationStore, open_store
+from tandem_master.iteration import known_silence, run_iteration, show_switch
 from tandem_master.journal import Journal, open_journal
 from tandem_master.mastership import ELECTION_SECONDS, Mastership, elected
 from tandem_master.members import MemberId, Membership, hybrid_members, read_membership, wait_for_members
@@ -40,11 +45,13 @@ from tandem_master.progress import ProgressBoard
 from tandem_master.resume import Start, find_start, forget_weights, last_epoch, resume_generation
 from tandem_master.retention import Retention
 from tandem_master.rewards.scoring import Scorer, open_scorer
+from tandem_master.rollout.phase import ask_servers
 from tandem_master.run import Run
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
 from tandem_master.tasks import alongside
 from tandem_master.tracing import JobName
+from tandem_master.trackers import open_trackers, params_of
 from tandem_master.trainers import Trainer, TrainerApi
 from tandem_master.watched import WatchedKeys, watched
 
@@ -112,7 +119,9 @@ async def _run_as_master(
 ) -> int:
     first = Progress(activity="starting", iteration=0, iterations=settings.job.spec.recipe.iterations, generation=0)
     board = ProgressBoard(mastership, settings.keys.progress, first)
-    with open_journal(settings.state, observation.record) as journal:
+    spec = settings.job.spec
+    trackers = open_trackers(spec.trackers, settings.state, settings.job.name, params_of(spec))
+    with open_journal(settings.state, observation.record, trackers) as journal:
         ended = await _run_to_end(Office(settings, registry, mastership, journal, board, stop, observation))
         mastership.check()
         await journal.write(ended)
@@ -146,9 +155,13 @@ async def _run_loop(office: Office) -> None:
     refusal = too_narrow(spec.trainer, catalogue.max_length_tokens)
     if refusal is not None:
         raise SettingsError(refusal)
+    held_out = await asyncio.to_thread(load_held_out, spec, catalogue)
+    for text in await asyncio.to_thread(overlaps, held_out, catalogue):
+        logger.warning("%s", text)
     async with AsyncExitStack() as stack:
         scorer = await stack.enter_async_context(open_scorer(spec.rewards))
         buffer = stack.enter_context(closing(await asyncio.to_thread(open_buffer, settings.state / "buffer.sqlite")))
+        store = stack.enter_context(closing(await asyncio.to_thread(open_store, settings.state / "evaluation.sqlite")))
         client = await stack.enter_async_context(pod_client(settings.token, settings.trust))
         members = await stack.enter_async_context(watched(office.registry, [keys.prefix]))
         pods = settings.job.hybrid_pods
@@ -163,8 +176,9 @@ async def _run_loop(office: Office) -> None:
         await forget_weights(office.registry, office.mastership, keys, start)
         trainers = TrainerApi(client, lambda: find_trainers(read_membership(members.values, keys), pods))
         switcher = await _switcher(office, members, wanted, start.lineage)
-        run = _wire(office, catalogue, buffer, switcher, trainers, scorer)
+        run = _wire(office, catalogue, buffer, switcher, trainers, scorer, held_out, store)
         stack.push_async_callback(run.checkpoints.close)
+        await Evaluator(run).begin(start.generation)
         await run_from(run, office, start.generation)
 
 
@@ -183,6 +197,7 @@ async def run_from(run: Run, office: Office, generation: int) -> None:
             run.switcher.begin_lineage()
             start = Start(generation, run.switcher.lineage)
             await forget_weights(office.registry, office.mastership, run.keys, start)
+            await Evaluator(run).begin(generation)
     raise SwitchError(f"the job went back to a checkpoint {MOST_RETURNS} times; look at the trainers' logs")
 
 
@@ -195,7 +210,7 @@ async def run_iterations(run: Run, generation: int) -> None:
             run.stop.check()
             await run_until_committed(run, iteration)
             done = iteration
-            if iteration % every == 0:
+            if iteration % every == 0 or Evaluator(run).wants_checkpoint(iteration):
                 await keep(run, iteration)
     except Stopped as stopped:
         await run.switcher.end_phase()
@@ -208,6 +223,35 @@ async def run_iterations(run: Run, generation: int) -> None:
     run.board.show(activity="saving the policy")
     await _save(run, done, MOST_TRIES)
     await run.checkpoints.save_policy(done)
+    await evaluate_final(run, done)
+
+
+async def evaluate_final(run: Run, generation: int) -> None:
+    """Measure the final policy, which no iteration samples with. All is saved by now: where it fails again and again,
+    the job is complete without it. Errors: Stopped, and what ends a run.
+    """
+    if not await Evaluator(run).due(generation):
+        return
+    try:
+        for number in range(1, MOST_TRIES + 1):
+            run.stop.check()
+            try:
+                return await run.stop.bound(_evaluated(run, generation), grace_seconds=0.0)
+            except Recoverable as error:
+                logger.error("final evaluation, try %d of %d: %s", number, MOST_TRIES, error)
+                await run.stop.within(PAUSE_SECONDS * number)
+        logger.error("the final policy was not evaluated; `tandem up --resume` tries again")
+    finally:
+        await run.switcher.end_phase()
+
+
+async def _evaluated(run: Run, generation: int) -> None:
+    """Have the servers take a generation that nobody rolls out, and measure it."""
+    run.board.show(activity="changing to inference")
+    serving = await run.switcher.to_infer(generation, generation)
+    show_switch(run, Phase.INFER)
+    run.board.show(activity="evaluating the final policy", generation=generation)
+    await ask_servers(serving, partial(Evaluator(run).evaluate, generation=generation))
 
 
 async def keep(run: Run, generation: int) -> None:
@@ -326,6 +370,8 @@ def _wire(
     switcher: Switcher,
     trainers: TrainerApi,
     scorer: Scorer,
+    held_out: tuple[HeldOutSet, ...],
+    store: EvaluationStore,
 ) -> Run:
     spec = office.settings.job.spec
     return Run(
@@ -348,6 +394,8 @@ def _wire(
         client=trainers.client,
         stop=office.stop,
         scorer=scorer,
+        held_out=held_out,
+        evaluations=store,
     )
 
 

@@ -3,7 +3,15 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from tandem_api.history import CheckpointRecord, IterationRecord, PhaseEnd, PhaseRecord, RunStarted, SwitchRecord
+from tandem_api.history import (
+    CheckpointRecord,
+    EvaluationRecord,
+    IterationRecord,
+    PhaseEnd,
+    PhaseRecord,
+    RunStarted,
+    SwitchRecord,
+)
 from tandem_api.job.status import Direction
 from tandem_api.metrics import (
     TOTAL,
@@ -55,6 +63,15 @@ class MasterMetrics:
         for result in ("Done", "Failed"):
             self._checkpoints.labels(result)
         self._reward = self._gauge("reward", "Mean reward of the last committed iteration, without the length reward.")
+        self._evaluations = self._counter("evaluations", "Evaluations of held-out sets, by how they ended.", "result")
+        self._evaluation = self._gauge(
+            "evaluation",
+            "Last evaluation of a held-out set, by what it tells.",
+            "set",
+            "metric",
+        )
+        for result in ("Done", "Failed"):
+            self._evaluations.labels(result)
         self._iteration = self._gauge("iteration", "Complete iterations.")
         self._generation = self._gauge("generation", "Generation that the last switch was about.")
         self._epoch = self._gauge("epoch", "Number of the last switch.")
@@ -83,6 +100,8 @@ class MasterMetrics:
             case CheckpointRecord():
                 self._checkpoints.labels("Failed" if record.error else "Done").inc()
                 self._checkpoint_wait.inc(record.waited_seconds)
+            case EvaluationRecord():
+                self._evaluated(record)
 
     def switch_failed(self, direction: Direction, reason: SwitchReason) -> None:
         """Count a switch of the whole job that failed."""
@@ -125,8 +144,16 @@ class MasterMetrics:
         self._reward.set(record.reward)
         self._iteration.set(record.iteration)
 
-    def _gauge(self, name: str, help_text: str) -> Gauge:
-        return Gauge(f"tandem_job_{name}", help_text, registry=self.registry)
+    def _evaluated(self, record: EvaluationRecord) -> None:
+        self._evaluations.labels("Failed" if record.error else "Done").inc()
+        if record.error:
+            return
+        values = (record.pass_1, record.mean_reward, record.mean_tokens, record.cut_share)
+        for name, value in zip(("pass_1", "reward", "tokens", "cut_share"), values, strict=True):
+            self._evaluation.labels(record.name, name).set(value)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"tandem_job_{name}", help_text, labels, registry=self.registry)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"tandem_job_{name}", help_text, labels, registry=self.registry)

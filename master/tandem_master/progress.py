@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from tandem_api.job.status import SwitchSummary
+from tandem_api.job.status import EvaluationStatus, SwitchSummary
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_master.mastership import Mastership
@@ -33,7 +33,7 @@ class ProgressBoard:
         self._changes = {}
         return self._progress
 
-    def show(self, **changes: int | float | str | tuple[SwitchSummary, ...]) -> None:
+    def show(self, **changes: int | float | str | tuple[SwitchSummary, ...] | tuple[EvaluationStatus, ...]) -> None:
         """Change the named fields of Progress (snake_case)."""
         if "activity" in changes and changes["activity"] != self.progress.activity:
             self._urgent.set()

@@ -11,6 +11,8 @@ from tandem_api.registry import Keys
 from tandem_master.buffer.store import Buffer
 from tandem_master.checkpoints import Checkpoints
 from tandem_master.data.catalogue import Catalogue
+from tandem_master.evaluation.held_out import HeldOutSet
+from tandem_master.evaluation.store import EvaluationStore
 from tandem_master.journal import Journal
 from tandem_master.phases import Switcher
 from tandem_master.progress import ProgressBoard
@@ -44,6 +46,9 @@ class Run:
     client: httpx.AsyncClient
     stop: StopSignal
     scorer: Scorer
+    held_out: tuple[HeldOutSet, ...]
+    """What the policy is measured on, none of it trained on."""
+    evaluations: EvaluationStore
 
     @property
     def limits(self) -> Limits:

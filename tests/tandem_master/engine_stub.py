@@ -47,8 +47,19 @@ class EngineStub:
 
     def __init__(self, solutions: Mapping[str, str]) -> None:
         self.solutions = {_tokens(prompt): (*_tokens(answer), EOS) for prompt, answer in solutions.items()}
+        self.num_failing = 0
+        """Completions of what was learned by `know` that end with an error, one after the other."""
+        self.held_prompts: set[tuple[int, ...]] = set()
+        """Prompts whose completions hang."""
+        self.hold_after_saving = ""
+        """Folder after whose saving all completions hang."""
         self.hopeless: set[str] = set()
         """Prompts that no sample solves."""
+        self.hopeless_from: tuple[int, set[str]] = (0, set())
+        """Generation from which on no sample solves these prompts."""
+        self.hopeless_until: tuple[int, set[str]] = (0, set())
+        """Generation before which no sample solves these prompts."""
+        self._also_known: set[tuple[int, ...]] = set()
         self.num_before_holding: int | None = None
         """Answers after which completions hang until their client goes."""
         self.held_samples: set[int] = set()
@@ -88,6 +99,15 @@ class EngineStub:
         """Names of the folders that were put in their place."""
         self.first_saved = asyncio.Event()
 
+    def know(self, solutions: Mapping[str, str]) -> None:
+        """Have more problems than those that are trained on."""
+        self.solutions |= {_tokens(prompt): (*_tokens(answer), EOS) for prompt, answer in solutions.items()}
+        self._also_known = self.prompts(solutions)
+
+    def prompts(self, solutions: Mapping[str, str]) -> set[tuple[int, ...]]:
+        """Return the prompts of these problems in tokens."""
+        return {_tokens(prompt) for prompt in solutions}
+
     def app(self) -> Starlette:
         return Starlette(
             routes=[
@@ -105,6 +125,11 @@ class EngineStub:
         if self.num_before_holding is not None and len(self.answered) >= self.num_before_holding:
             return await self._hang(request)
         prompt = tuple(body["prompt"])
+        if prompt in self.held_prompts or self.hold_after_saving in self.saved:
+            return await self._hang(request)
+        if prompt in self._also_known and self.num_failing > 0:
+            self.num_failing -= 1
+            return Response(status_code=500)
         self.answered.append((prompt, body["seed"]))
         choices = [self._choice(prompt, index, body["max_tokens"]) for index in range(body["n"])]
         is_fresh = prompt[-1] == VOCABULARY["="]
@@ -140,7 +165,7 @@ class EngineStub:
 
     def _choice(self, prompt: tuple[int, ...], index: int, max_tokens: int) -> Choice:
         end = prompt.index(VOCABULARY["="]) + 1
-        is_wrong = index % 2 or prompt[:end] in map(_tokens, self.hopeless)
+        is_wrong = index % 2 or prompt[:end] in map(_tokens, self._hopeless_now())
         rest = (WRONG if is_wrong else self.solutions[prompt[:end]])[len(prompt) - end :]
         return {
             "index": index,
@@ -148,6 +173,13 @@ class EngineStub:
             "logprobs": {"token_logprobs": [-0.5] * len(rest[:max_tokens])},
             "finish_reason": "stop" if len(rest) <= max_tokens else "length",
         }
+
+    def _hopeless_now(self) -> set[str]:
+        """Return the prompts that no sample solves with the newest generation."""
+        generation = max(self.made)
+        first, later = self.hopeless_from
+        end, before = self.hopeless_until
+        return self.hopeless | (later if generation >= first else set()) | (before if generation < end else set())
 
     async def _train(self, request: Request) -> Response:
         assert request.headers["authorization"] == f"Bearer {TOKEN}"

@@ -8,6 +8,7 @@ from tandem_api.history import RECORD, IterationRecord, RunEnded, RunStarted, Sw
 from tandem_api.job.status import Direction
 from tandem_master.history import History
 from tandem_master.tensorboard import EventFiles
+from tandem_master.trackers import point_of
 
 STARTED = RunStarted(at=1.0, job="toy", iteration=0, iterations=3)
 ENDED = RunEnded(at=2.0, result="Completed")
@@ -47,8 +48,11 @@ def test_a_resumed_run_goes_on_in_the_same_file_after_a_torn_line(tmp_path: Path
 
 def test_tensorboard_reads_the_scalars_of_an_iteration_and_a_switch(tmp_path: Path) -> None:
     events = EventFiles(tmp_path)
-    events.iteration(ITERATION)
-    events.switch(SWITCH)
+    iteration, switch = point_of(ITERATION), point_of(SWITCH)
+    assert iteration is not None
+    assert switch is not None
+    events.scalars(*iteration)
+    events.scalars(*switch)
     events.close()
 
     accumulator = EventAccumulator(str(tmp_path))

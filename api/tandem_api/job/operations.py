@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from tandem_api.job.text import ObjectName, QualifiedName
+from tandem_api.job.text import Label, ObjectName, QualifiedName
 from tandem_api.resource import Resource
 
 MAX_SECONDS = 10 * 366 * 86_400
@@ -39,6 +39,26 @@ class SwitchSpec(Resource):
     Absent: 1e-4 with Float32, 1.0 with BFloat16, 5.0 where the policy is served in FP8."""
 
 
+class EvaluationMetric(StrEnum):
+    """What a held-out set says of a policy."""
+
+    PASS_1 = "Pass1"
+    """pass@1: the share of samples with full marks."""
+    PASS_K = "PassK"
+    """pass@k for k = samplesPerProblem: the share of problems that one of k samples solves."""
+    MEAN_REWARD = "MeanReward"
+    """Mean reward of the samples, without the length reward."""
+
+
+class BestSpec(Resource):
+    """Which policy is the best."""
+
+    evaluation: Label | None = None
+    """Name of the set in `spec.data.evaluation` that decides; absent: the first one."""
+    metric: EvaluationMetric = EvaluationMetric.PASS_1
+    """What of it: the largest wins, of equal ones the earliest."""
+
+
 class CheckpointsSpec(Resource):
     """Durable state of the job: replay buffer, metrics, checkpoints, final policy."""
 
@@ -50,6 +70,19 @@ class CheckpointsSpec(Resource):
     """Newest checkpoints kept; older ones are removed after a newer one is complete."""
     keep_every: int = Field(default=0, ge=0, le=1_000_000)
     """Iterations between two checkpoints that are kept for good: the first one at or after each multiple. 0: none."""
+    keep_best: BestSpec | None = None
+    """Keep the checkpoint of the policy that did best on held-out problems, under `checkpoints/best`, until a better
+    one comes. Each generation that the set measures gets a checkpoint. The initial policy never counts as the best: it
+    is where it came from. Absent: none is kept for that."""
+
+
+class Tracker(StrEnum):
+    """Who else gets the numbers of a run, beside `metrics.jsonl`: files in the state folder, no server."""
+
+    TENSOR_BOARD = "TensorBoard"
+    """Event files in `tensorboard/`."""
+    MLFLOW = "MLflow"
+    """An experiment named after the job, in MLflow's file store in `mlruns/`."""
 
 
 class GangProvider(StrEnum):

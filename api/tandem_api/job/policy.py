@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -11,6 +11,7 @@ from tandem_api.job.text import Commit, FilePath, Label, Repo
 from tandem_api.resource import Resource
 
 MAX_WEIGHT = 1.0e6
+MAX_DEADLINE_SECONDS = 7 * 86_400.0
 
 
 def refuse_repeated_names(names: Sequence[str]) -> None:
@@ -88,8 +89,11 @@ class PolicySpec(Resource):
     More than the policy's max_position_embeddings is cut to it."""
 
 
-class ProblemSet(Resource):
+class ProblemFile(Resource):
     """One file of problems."""
+
+    section: ClassVar[str] = "spec.data"
+    """Field of the spec that lists such files, for messages."""
 
     name: Label
     """Name in metrics; unique in its list."""
@@ -97,11 +101,42 @@ class ProblemSet(Resource):
     """JSON lines, or Parquet where it ends in `.parquet`: `prompt`, `answer` and optionally `id`, `difficulty` and
     `dataSource`; or `prompt`, `data_source` and `reward_model.ground_truth`, as verl and others write it. A prompt is a
     text, or a list of messages with `role` and `content`."""
-    weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
-    """Relative share of this set among the sampled problems."""
     max_malformed_share: float = Field(default=0.0, ge=0, le=1)
     """Largest share of its lines that may be malformed: they are counted, named in the log and left out. More, and the
     job is refused."""
+
+
+class ProblemSet(ProblemFile):
+    """One file of problems to train on."""
+
+    section: ClassVar[str] = "spec.data.train"
+    weight: float = Field(default=1.0, gt=0, le=MAX_WEIGHT)
+    """Relative share of this set among the sampled problems."""
+
+
+class EvaluationSet(ProblemFile, Guarded):
+    """One file of held-out problems: the policy is measured on them and never trained."""
+
+    section: ClassVar[str] = "spec.data.evaluation"
+    every_iterations: int = Field(default=10, ge=1, le=1_000_000)
+    """Iterations between two evaluations. The initial policy (generation 0) and the final one are evaluated too."""
+    samples_per_problem: int = Field(default=1, ge=1, le=1024)
+    """n: responses sampled for each problem; pass@k is estimated for k = n, n/2, n/4, ... down to 1."""
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    """Sampling temperature; 0: the likeliest token each time. Absent: `spec.recipe.temperature`."""
+    max_problems: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Most problems that are asked, the first ones of the file; absent: all."""
+    deadline_seconds: float = Field(default=3600.0, gt=0, le=MAX_DEADLINE_SECONDS)
+    """Time for one evaluation of this set. One that is late is given up: it has no result, and the job goes on."""
+
+    invariants = (
+        Invariant(
+            field="samplesPerProblem",
+            cel="!has(self.temperature) || self.temperature > 0.0 || self.samplesPerProblem == 1",
+            holds=lambda item: item.temperature is None or item.temperature > 0 or item.samples_per_problem == 1,
+            message="samples would all be the same at temperature 0; use 1, or a temperature above 0",
+        ),
+    )
 
 
 class DataSpec(Resource):
@@ -109,12 +144,14 @@ class DataSpec(Resource):
 
     train: tuple[ProblemSet, ...] = Field(min_length=1, max_length=64)
     """Problem sets that are sampled for training."""
+    evaluation: tuple[EvaluationSet, ...] = Field(default=(), max_length=64)
+    """Held-out problem sets that the policy is measured on."""
     apply_chat_template: bool = False
     """Give the policy each prompt that is a text as a user's message, by its chat template. A prompt that is a list of
     messages is given so in any case."""
 
-    @field_validator("train")
+    @field_validator("train", "evaluation")
     @classmethod
-    def _names_are_unique(cls, train: tuple[ProblemSet, ...]) -> tuple[ProblemSet, ...]:
-        refuse_repeated_names([problems.name for problems in train])
-        return train
+    def _names_are_unique(cls, sets: tuple[ProblemFile, ...]) -> tuple[ProblemFile, ...]:
+        refuse_repeated_names([item.name for item in sets])
+        return sets

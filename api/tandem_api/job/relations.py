@@ -70,6 +70,27 @@ WARMUP: Final = Invariant(
     message="is not less than recipe.iterations, so the learning rate never gets there; lower it or raise iterations",
 )
 
+_SETS = "self.data.evaluation"
+_BEST = "self.checkpoints.keepBest"
+BEST_SET: Final = Invariant(
+    field="checkpoints.keepBest",
+    cel=f"!has({_BEST}) || size({_SETS}) > 0",
+    holds=lambda spec: spec.checkpoints.keep_best is None or bool(spec.data.evaluation),
+    message="wants held-out problems to tell what is best; add a set to data.evaluation, or remove keepBest",
+)
+BEST_SET_NAME: Final = Invariant(
+    field="checkpoints.keepBest.evaluation",
+    cel=f"!has({_BEST}) || !has({_BEST}.evaluation) || size({_SETS}) == 0"
+    f" || {_SETS}.exists(set, set.name == {_BEST}.evaluation)",
+    holds=lambda spec: (
+        spec.checkpoints.keep_best is None
+        or spec.checkpoints.keep_best.evaluation is None
+        or not spec.data.evaluation
+        or any(item.name == spec.checkpoints.keep_best.evaluation for item in spec.data.evaluation)
+    ),
+    message="names no set of data.evaluation; use the name of one",
+)
+
 
 def _gpus(side: str) -> Invariant:
     """Return the relation that a container's own resources leave the devices to the operator."""
@@ -134,6 +155,8 @@ SPEC_INVARIANTS: Final = (
     TOKENS,
     DETERMINISM,
     WARMUP,
+    BEST_SET,
+    BEST_SET_NAME,
     _gpus("hybrid"),
     _gpus("rollout"),
     _adapters("hybrid"),

@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 from tandem_api.invariant import Guarded
 from tandem_api.job.failure import FailurePolicySpec
 from tandem_api.job.immutability import spec_transitions
-from tandem_api.job.operations import MAX_SECONDS, CheckpointsSpec, SchedulingSpec, SwitchSpec
+from tandem_api.job.operations import MAX_SECONDS, CheckpointsSpec, SchedulingSpec, SwitchSpec, Tracker
 from tandem_api.job.pods import HybridSpec, RolloutSpec, TrainerSpec
 from tandem_api.job.policy import DataSpec, PolicySpec, refuse_repeated_names
 from tandem_api.job.recipe import RecipeSpec
@@ -54,6 +54,8 @@ class RLJobSpec(Guarded):
     """The change between phases."""
     checkpoints: CheckpointsSpec = CheckpointsSpec()
     """Durable state."""
+    trackers: tuple[Tracker, ...] = Field(default=(Tracker.TENSOR_BOARD,), max_length=8)
+    """Who else gets the numbers of each iteration, switch and evaluation; `[]`: nobody."""
     tls: TlsSpec = TlsSpec()
     """How the pods speak to each other."""
     failure_policy: FailurePolicySpec = FailurePolicySpec()

@@ -10,6 +10,7 @@ from tandem_api.resource import Resource
 MAX_CONDITIONS = 16
 MAX_HANDLED_FAILURES = 32
 MAX_SWITCHES = 10
+MAX_EVALUATIONS = 64
 MANY_SILENT_ITERATIONS = 5
 """Iterations in a row without a gradient in any group after which people are told."""
 Word = Annotated[str, Field(max_length=256)]
@@ -86,6 +87,19 @@ class RewardStatus(Resource):
     """Mean over all finished trajectories of the iteration, without the length reward."""
 
 
+class EvaluationStatus(Resource):
+    """The last evaluation of one held-out set."""
+
+    name: Word
+    """Name of the set in `spec.data.evaluation`."""
+    generation: int = Field(ge=0)
+    """Generation that was measured."""
+    pass1: float = Field(ge=0, le=1)
+    """pass@1: share of samples with full marks, of those that were scored."""
+    mean_reward: float
+    """Mean reward of the samples, without the length reward."""
+
+
 class Readiness(Resource):
     """Pods that are ready, of those wanted."""
 
@@ -140,6 +154,8 @@ class RLJobStatus(Resource):
     """Number of phase changes so far."""
     reward: RewardStatus | None = None
     """Reward of the last complete iteration."""
+    evaluations: tuple[EvaluationStatus, ...] = Field(default=(), max_length=MAX_EVALUATIONS)
+    """The last evaluation of each held-out set."""
     tokens_per_second: float | None = None
     """Sampled tokens over the last Infer phase's duration."""
     hybrid: Readiness | None = None

@@ -1,10 +1,10 @@
 """A running job as plain lines, one an event, for logs and pipes."""
 
-from tandem_api.history import IterationRecord, RunEnded, SwitchRecord
+from tandem_api.history import EvaluationRecord, IterationRecord, RunEnded, SwitchRecord
 from tandem_api.job.status import MANY_SILENT_ITERATIONS, describe_silence
 from tandem_api.registry import MemberState
 from tandem_cli.live.state import LiveState
-from tandem_cli.live.wording import member_text, role_text, stage_texts, waiting_text
+from tandem_cli.live.wording import evaluation_text, member_text, role_text, stage_texts, waiting_text
 from tandem_cli.report.quantity import ARROWS, fixed_text, seconds_text, signed_text, tiny_text
 
 
@@ -14,6 +14,7 @@ def lines_for(old: LiveState, new: LiveState) -> list[str]:
         *_waiting(old, new),
         *(_switch(switch) for switch in _new_switches(old, new)),
         *_self_test(old, new),
+        *(evaluation_text(record) for record in _new_evaluations(old, new)),
         *(_iteration(record, new) for record in _new_iterations(old, new)),
         *_silence(old, new),
         *_phase(old, new),
@@ -52,6 +53,11 @@ def _new_switches(old: LiveState, new: LiveState) -> list[SwitchRecord]:
 def _new_iterations(old: LiveState, new: LiveState) -> list[IterationRecord]:
     known = {(record.iteration, record.at) for record in old.history.iterations}
     return [record for record in new.history.iterations if (record.iteration, record.at) not in known]
+
+
+def _new_evaluations(old: LiveState, new: LiveState) -> list[EvaluationRecord]:
+    known = {(record.name, record.generation, record.at) for record in old.history.evaluations}
+    return [record for record in new.history.evaluations if (record.name, record.generation, record.at) not in known]
 
 
 def _switch(switch: SwitchRecord) -> str:

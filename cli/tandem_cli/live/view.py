@@ -92,7 +92,19 @@ def _learning_rows(state: LiveState, width: int) -> list[tuple[str, Text]]:
     length.append_text(_spark([record.response_tokens for record in records], blocks // 2, "not dim cyan"))
     length.append(f"  {fixed_text(last.response_tokens, 1)} tokens", style="not dim")
     rate = Text("tokens/s  ", style="dim").append(fixed_text(last.tokens_per_second, 0), style="not dim")
-    return [("reward", flow([reward, length, rate], width, _GAP))]
+    return [("reward", flow([reward, length, rate], width, _GAP)), *_held_out_rows(state, width, blocks // 2)]
+
+
+def _held_out_rows(state: LiveState, width: int, blocks: int) -> list[tuple[str, Text]]:
+    """pass@1 of each held-out set so far."""
+    pieces = []
+    for name in dict.fromkeys(record.name for record in state.history.evaluations):
+        records = [record for record in state.history.evaluations if record.name == name]
+        piece = Text(f"{name}  ", style="dim")
+        piece.append_text(_spark([record.pass_1 for record in records], blocks, "not dim green"))
+        piece.append(f"  pass@1 {fixed_text(records[-1].pass_1, 2)}", style="not dim bold")
+        pieces.append(piece.append(f" (g{records[-1].generation})", style="not dim"))
+    return [("held out", flow(pieces, width, _GAP))] if pieces else []
 
 
 def _spark(values: Sequence[float], width: int, style: str) -> Text:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from tandem_api.history import SwitchRecord
+from tandem_api.history import EvaluationRecord, SwitchRecord
 from tandem_api.registry import MemberState, MemberStatus, Role
 from tandem_cli.live.state import LiveState
-from tandem_cli.report.quantity import digits_text, plural_text
+from tandem_cli.report.quantity import digits_text, fixed_text, plural_text
 from tandem_cli.report.stages import slowest_seconds
 
 _STATES = {
@@ -21,6 +21,16 @@ _STATES = {
 def stage_texts(switch: SwitchRecord) -> list[str]:
     """Return the seconds of the slowest member in each stage: drain 0.02, export 0.06."""
     return [f"{stage} {digits_text(seconds)}" for stage, seconds in slowest_seconds(switch).items()]
+
+
+def evaluation_text(record: EvaluationRecord) -> str:
+    """Return a result in one line: evaluation math500 of generation 10: pass@1 0.41, pass@4 0.63, ..."""
+    passed = ", ".join(f"pass@{k} {fixed_text(value, 3)}" for k, value in record.pass_at.items())
+    unscored = f", {record.unscored:,} not scored" if record.unscored else ""
+    return (
+        f"evaluation {record.name} of generation {record.generation}: {passed or 'no sample was scored'}"
+        f", reward {fixed_text(record.mean_reward, 3)}, length {fixed_text(record.mean_tokens, 1)} tokens{unscored}"
+    )
 
 
 def member_text(status: MemberStatus) -> str:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from tandem_api.history import (
     RECORD,
     CheckpointRecord,
+    EvaluationRecord,
     IterationRecord,
     PhaseRecord,
     Record,
@@ -52,6 +53,10 @@ class History:
     phases: tuple[PhaseRecord, ...] = ()
     """All phases in order of time, as with the switches."""
 
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    """By set and generation, the sets in the order in which they were first told of; those without a result left
+    out."""
+
     @property
     def ended(self) -> RunEnded | None:
         """The last word of the last run."""
@@ -76,6 +81,7 @@ class _Draft:
     switches: list[SwitchRecord]
     phases: list[PhaseRecord]
     iterations: dict[int, IterationRecord] = field(default_factory=dict)
+    evaluations: dict[tuple[str, int], EvaluationRecord] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         match record:
@@ -96,11 +102,20 @@ class _Draft:
                 self._seen(record.at)
             case SelfTestRecord():
                 self._seen(record.at)
+            case EvaluationRecord():
+                if not record.error:
+                    self.evaluations[record.name, record.generation] = record
+                self._seen(record.at)
 
     def _start(self, started: RunStarted) -> None:
         """Open a run; iterations after the one it resumes from are void: their weights are not its ancestors."""
         self.runs.append(Run(started=started, until=started.at))
         self.iterations = {number: record for number, record in self.iterations.items() if number <= started.iteration}
+        self.evaluations = {
+            (name, generation): record
+            for (name, generation), record in self.evaluations.items()
+            if generation <= started.iteration
+        }
 
     def _seen(self, at: float, ended: RunEnded | None = None) -> None:
         if self.runs:
@@ -115,6 +130,7 @@ def extend(history: History, records: Iterable[Record]) -> History:
         switches=list(history.switches),
         phases=list(history.phases),
         iterations={record.iteration: record for record in history.iterations},
+        evaluations={(record.name, record.generation): record for record in history.evaluations},
     )
     for record in records:
         draft.add(record)
@@ -123,7 +139,15 @@ def extend(history: History, records: Iterable[Record]) -> History:
         iterations=tuple(draft.iterations[number] for number in sorted(draft.iterations)),
         switches=tuple(draft.switches),
         phases=tuple(draft.phases),
+        evaluations=_by_set(draft.evaluations.values()),
     )
+
+
+def _by_set(records: Iterable[EvaluationRecord]) -> tuple[EvaluationRecord, ...]:
+    sets: dict[str, list[EvaluationRecord]] = {}
+    for record in records:
+        sets.setdefault(record.name, []).append(record)
+    return tuple(record for group in sets.values() for record in sorted(group, key=lambda item: item.generation))
 
 
 def read_history(path: Path) -> History:

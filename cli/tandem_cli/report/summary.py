@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tandem_api.history import EvaluationRecord
 from tandem_api.job.status import Direction, Phase
 from tandem_cli.report.critical import path_of
 from tandem_cli.report.history import History
@@ -32,6 +33,8 @@ class Summary(BaseModel):
     """Mean reward of the last five iterations."""
     reward_gain: float | None
     """The last five less the first five."""
+    evaluations: dict[str, dict[str, float]]
+    """Held-out set, then `pass_1_first`, `pass_1_last`, `pass_1_best`, `best_generation`: initial, newest and best."""
     switches: int
     """Switches, first ones and those of discarded iterations included."""
     train_to_infer_seconds_median: float | None
@@ -73,6 +76,7 @@ def summarize(history: History) -> Summary:
         reward_first_5=first,
         reward_last_5=last,
         reward_gain=None if first is None or last is None else round(last - first, 6),
+        evaluations=_evaluations(history),
         switches=len(history.switches),
         train_to_infer_seconds_median=_switch_median(history, Direction.TRAIN_TO_INFER),
         infer_to_train_seconds_median=_switch_median(history, Direction.INFER_TO_TRAIN),
@@ -91,6 +95,22 @@ def summarize(history: History) -> Summary:
         infer_share=_share(_phase_seconds(history, Phase.INFER), seconds),
         switch_share=_share(sum(switch.seconds for switch in history.switches), seconds),
     )
+
+
+def _evaluations(history: History) -> dict[str, dict[str, float]]:
+    sets: dict[str, list[EvaluationRecord]] = {}
+    for record in history.evaluations:
+        sets.setdefault(record.name, []).append(record)
+    best = {name: max(records, key=lambda record: record.pass_1) for name, records in sets.items()}
+    return {
+        name: {
+            "pass_1_first": round(records[0].pass_1, 6),
+            "pass_1_last": round(records[-1].pass_1, 6),
+            "pass_1_best": round(best[name].pass_1, 6),
+            "best_generation": best[name].generation,
+        }
+        for name, records in sets.items()
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -32,6 +32,8 @@ _STYLES = {"Completed": "bold green", "Stopped": "bold yellow", "Failed": "bold 
 def render_end(history: History, summary: Summary, page: Path) -> RenderableType:
     """Return what a run leaves on the terminal; every line but the path fits 80 columns."""
     parts: list[RenderableType] = [summary_table(summary)]
+    if history.evaluations:
+        parts.append(evaluation_table(history))
     if history.switches:
         parts.append(stage_table(history))
         parts.append(path_table(history))
@@ -52,6 +54,22 @@ def summary_table(summary: Summary) -> Table:
         (("time", _shares(summary)), ("max |Δlogp|", tiny_text(summary.max_abs_logprob_difference))),
     ):
         table.add_row(*left, *right)
+    return table
+
+
+def evaluation_table(history: History) -> Table:
+    """Return one row a held-out set: its first and last result, and its best by pass@1."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table.add_column("held out", overflow="fold")
+    for header in ("pass@1", "best", "at", "tokens", "cut"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name in dict.fromkeys(record.name for record in history.evaluations):
+        records = [record for record in history.evaluations if record.name == name]
+        first, last, best = records[0], records[-1], max(records, key=lambda record: record.pass_1)
+        table.add_row(
+            *(name, f"{fixed_text(first.pass_1, 3)} → {fixed_text(last.pass_1, 3)}", fixed_text(best.pass_1, 3)),
+            *(f"generation {best.generation}", fixed_text(last.mean_tokens, 1), share_text(last.cut_share)),
+        )
     return table
 
 

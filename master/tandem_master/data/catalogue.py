@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tandem_api.job.policy import DataSpec, PolicySpec, ProblemSet
+from tandem_api.job.policy import DataSpec, PolicySpec, ProblemFile, ProblemSet
 from tandem_api.job.recipe import RecipeSpec
 from tandem_api.trajectory import Message, Problem, Trajectory
 from tandem_master.data.problems import LoadedSet, read_problem_set, refuse_malformed, tell_malformed
@@ -49,13 +49,13 @@ def load_catalogue(policy: PolicySpec, data: DataSpec, recipe: RecipeSpec | None
     """
     text = read_policy_text(Path(policy.model.path))
     limit = min(policy.max_length_tokens, text.max_position_embeddings or policy.max_length_tokens)
-    sets = [_encoded(spec, text, limit, apply_chat_template=data.apply_chat_template) for spec in data.train]
+    sets = [encoded_set(spec, text, limit, apply_chat_template=data.apply_chat_template) for spec in data.train]
     catalogue = Catalogue(
         text=text,
         max_length_tokens=limit,
         problems={problem.id: problem for item in sets for problem in item.loaded.problems},
         prompt_token_ids={name: token_ids for item in sets for name, token_ids in item.prompt_token_ids.items()},
-        sets=tuple(_drawn_set(item.loaded) for item in sets),
+        sets=tuple(_drawn_set(spec, item.loaded) for spec, item in zip(data.train, sets, strict=True)),
     )
     problem = (too_few(catalogue, recipe) or unlabelled(catalogue, recipe)) if recipe is not None else None
     if problem is not None:
@@ -85,7 +85,7 @@ def open_groups(
     return tuple(trajectories)
 
 
-def _encoded(spec: ProblemSet, text: PolicyText, limit: int, *, apply_chat_template: bool) -> EncodedSet:
+def encoded_set(spec: ProblemFile, text: PolicyText, limit: int, *, apply_chat_template: bool) -> EncodedSet:
     """Return a set with its prompts in tokens, without what is malformed. Errors: DataError where that is too much."""
     loaded = read_problem_set(spec)
     malformed = [*loaded.malformed]
@@ -145,11 +145,11 @@ def _trouble_with(token_ids: Sequence[int], limit: int) -> str | None:
     return None
 
 
-def _drawn_set(item: LoadedSet) -> DrawnSet:
+def _drawn_set(spec: ProblemSet, item: LoadedSet) -> DrawnSet:
     """Return what is drawn from a set; labels count where each problem has one."""
     labels = tuple(problem.difficulty for problem in item.problems if problem.difficulty is not None)
     difficulties = labels if len(labels) == len(item.problems) else None
-    return DrawnSet(item.name, item.weight, tuple(problem.id for problem in item.problems), difficulties)
+    return DrawnSet(item.name, spec.weight, tuple(problem.id for problem in item.problems), difficulties)
 
 
 def unlabelled(catalogue: Catalogue, recipe: RecipeSpec) -> str | None:

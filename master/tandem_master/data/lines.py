@@ -7,7 +7,7 @@ from pathlib import Path
 
 from arro3.io import read_parquet, write_ndjson
 
-from tandem_api.job.policy import ProblemSet
+from tandem_api.job.policy import ProblemFile
 from tandem_master.errors import DataError
 
 MAGIC = b"PAR1"
@@ -26,7 +26,7 @@ class Line:
     """A JSON object, if all is well."""
 
 
-def read_lines(spec: ProblemSet) -> Iterator[Line]:
+def read_lines(spec: ProblemFile) -> Iterator[Line]:
     """Yield the lines of a problem set that are not empty. Errors: DataError names the file."""
     texts = _rows(spec) if Path(spec.path).suffix == ".parquet" else _content(spec).split("\n")
     for number, text in enumerate(texts, start=1):
@@ -34,14 +34,14 @@ def read_lines(spec: ProblemSet) -> Iterator[Line]:
             yield Line(number, f"{spec.path}:{number}", text)
 
 
-def _content(spec: ProblemSet) -> str:
+def _content(spec: ProblemFile) -> str:
     try:
         return _bytes(spec).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{spec.path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
 
 
-def _rows(spec: ProblemSet) -> Iterator[str]:
+def _rows(spec: ProblemFile) -> Iterator[str]:
     """Yield each row of a Parquet file as JSON; a null is left out."""
     content = _bytes(spec)
     if not (content.startswith(MAGIC) and content.endswith(MAGIC)):
@@ -58,8 +58,8 @@ def _rows(spec: ProblemSet) -> Iterator[str]:
         raise DataError(f"{spec.path}: its Parquet cannot be read ({error}); write the file anew") from None
 
 
-def _bytes(spec: ProblemSet) -> bytes:
+def _bytes(spec: ProblemFile) -> bytes:
     try:
         return Path(spec.path).read_bytes()
     except OSError as error:
-        raise DataError(f"spec.data.train[{spec.name}].path: {spec.path} cannot be read ({error.strerror})") from error
+        raise DataError(f"{spec.section}[{spec.name}].path: {spec.path} cannot be read ({error.strerror})") from error

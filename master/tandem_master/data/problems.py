@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from tandem_api.job.policy import ProblemSet
+from tandem_api.job.policy import ProblemFile
 from tandem_api.resource import Resource
 from tandem_api.trajectory import Message, Problem
 from tandem_master.data.lines import Line, read_lines
@@ -93,7 +93,6 @@ class LoadedSet:
     """One problem set in memory."""
 
     name: str
-    weight: float
     problems: tuple[Problem, ...]
     """Their ids are `<set>/<id>`: unique in a job."""
     lines: Mapping[str, str]
@@ -102,7 +101,7 @@ class LoadedSet:
     """What was left out, and why."""
 
 
-def read_problem_set(spec: ProblemSet) -> LoadedSet:
+def read_problem_set(spec: ProblemFile) -> LoadedSet:
     """Return the problems of one set, without those whose line is malformed.
 
     Errors: DataError with the file and the line where more of them are malformed than `spec` allows.
@@ -124,19 +123,19 @@ def read_problem_set(spec: ProblemSet) -> LoadedSet:
     refuse_malformed(spec, malformed, len(problems) + len(malformed))
     if not problems:
         raise DataError(f"{spec.path}: the file holds no problem; write one JSON object a line")
-    return LoadedSet(spec.name, spec.weight, tuple(problems.values()), lines, tuple(malformed))
+    return LoadedSet(spec.name, tuple(problems.values()), lines, tuple(malformed))
 
 
-def refuse_malformed(spec: ProblemSet, malformed: Sequence[str], num_lines: int) -> None:
+def refuse_malformed(spec: ProblemFile, malformed: Sequence[str], num_lines: int) -> None:
     """Raise DataError where more lines are malformed than `spec` allows; it names the first."""
     if len(malformed) > spec.max_malformed_share * num_lines:
         raise DataError(
             f"{malformed[0]} ({len(malformed)} of {num_lines} lines malformed, and"
-            f" spec.data.train[{spec.name}].maxMalformedShare is {spec.max_malformed_share:g})"
+            f" {spec.section}[{spec.name}].maxMalformedShare is {spec.max_malformed_share:g})"
         )
 
 
-def tell_malformed(spec: ProblemSet, malformed: Sequence[str], num_lines: int) -> None:
+def tell_malformed(spec: ProblemFile, malformed: Sequence[str], num_lines: int) -> None:
     """Warn of malformed lines, which are left out."""
     for text in malformed[:MOST_NAMED]:
         logger.warning("left out: %s", text)

@@ -130,7 +130,8 @@ class Dispatcher:
                     f"rollout: all servers have left, and none came within {limit:g} s; look at the logs of the rollout"
                     " containers"
                 ) from None
-            if self._ending.num_heard == before:
+            # Without a request of its own at a server, it waits for seats that another dispatcher of the pool holds.
+            if self._exchanges and self._ending.num_heard == before:
                 raise RolloutError(f"rollout: no server has sampled anything for {limit:g} s") from None
 
     def _start(self, name: str, work: Coroutine[object, object, None]) -> None:

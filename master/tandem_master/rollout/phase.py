@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from tandem_api.history import PhaseEnd
 from tandem_api.trajectory import Trajectory, TrajectoryState
@@ -23,7 +24,7 @@ from tandem_master.rollout.server import CompletionApi
 from tandem_master.rollout.sieve import Sieve
 from tandem_master.run import Run
 from tandem_master.serving import Servers, Serving
-from tandem_master.tasks import alongside, side_by_side
+from tandem_master.tasks import alongside, side_by_side, together
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,14 @@ def aborted(outcomes: Sequence[Outcome], pieces: Sequence[Piece]) -> tuple[Traje
     )
 
 
+Beside = Callable[[ServerPool], Coroutine[Any, Any, None]]
+"""What else is asked of the servers of a rollout."""
+
+
+async def _nothing_beside(pool: ServerPool) -> None:
+    """Ask for nothing but the rollouts."""
+
+
 @asynccontextmanager
 async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
     """Plan the requests that sample with generation iteration - 1 whatever is unfinished; give what sends them ahead.
@@ -156,9 +165,13 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
         await ahead.close()
 
 
-async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> RolloutSummary:
-    """Have the servers answer what is planned, to its end or to that of the phase. Errors: RolloutError."""
-    started = monotonic()
+async def roll_out(
+    run: Run, serving: Serving, ahead: Ahead, iteration: int, beside: Beside = _nothing_beside
+) -> RolloutSummary:
+    """Have the servers answer what is planned, to its end or to that of the phase, and all that `beside` asks of them.
+
+    Errors: RolloutError, and those of `beside`.
+    """
     run.board.show(activity="sampling")
     totals = await asyncio.to_thread(run.buffer.totals, iteration)
     rollout = Rollout(run, iteration, totals, ahead.ending)
@@ -169,9 +182,10 @@ async def roll_out(run: Run, serving: Serving, ahead: Ahead, iteration: int) -> 
     companions = [_follow(run, serving, servers, pool), _tell_the_end(run, ahead.ending)]
     if run.stop_rule.deadline_seconds is not None:
         companions.append(ahead.ending.strike_after(run.stop_rule.deadline_seconds))
-    await alongside(dispatcher.run(), *companions)
+    work = (_timed(dispatcher.run()), _timed(beside(pool)))
+    seconds, _ = await alongside(together(work, name="infer"), *companions)
     summary = RolloutSummary(
-        rollout.num_tokens, monotonic() - started, ahead.ending.reason, rollout.num_cut, rollout.num_cut_tokens
+        rollout.num_tokens, seconds, ahead.ending.reason, rollout.num_cut, rollout.num_cut_tokens
     )
     _log(summary, iteration, rollout.num_wanted, pool.num_answers)
     return summary
@@ -193,9 +207,23 @@ async def _tell_the_end(run: Run, ending: Ending) -> None:
     run.board.show(activity=f"sampling: {ending.reason.text}")
 
 
+async def ask_servers(run: Run, serving: Serving, beside: Beside) -> None:
+    """Have the servers answer `beside` alone. Errors: RolloutError, and its own."""
+    servers = serving.servers()
+    pool = ServerPool(servers, await _capacities(run, tuple(servers)))
+    await alongside(beside(pool), _follow(run, serving, servers, pool))
+
+
 def _asks(run: Run, trajectories: Sequence[Trajectory], iteration: int) -> tuple[Ask, ...]:
     seed, alone = run.spec.recipe.seed, run.spec.rollout.deterministic
     return plan_asks(trajectories, iteration - 1, run.limits, seed=seed, iteration=iteration, alone=alone)
+
+
+async def _timed(work: Coroutine[Any, Any, None]) -> float:
+    """Return the seconds that some work took."""
+    started = monotonic()
+    await work
+    return monotonic() - started
 
 
 async def _follow(run: Run, serving: Serving, known: Servers, pool: ServerPool) -> None:

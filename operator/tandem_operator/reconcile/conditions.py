@@ -157,6 +157,8 @@ def _told(progress: Progress | None, status: RLJobStatus) -> dict[str, Any]:
         told |= {"epoch": progress.epoch}
     if progress.reward is not None and isfinite(progress.reward):  # JSON has no word for the others
         told |= {"reward": RewardStatus(mean=round(progress.reward, 4))}
+    if progress.evaluations:
+        told |= {"evaluations": progress.evaluations}
     if progress.tokens_per_second is not None and isfinite(progress.tokens_per_second):
         told |= {"tokens_per_second": round(progress.tokens_per_second, 1)}
     if progress.switches:
