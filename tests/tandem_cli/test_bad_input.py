@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tandem_cli.session import memory_folder
 from tests.tandem_checkpoint.policies import write_config
-from tests.tandem_cli.ground import NAME, USER, VOCABULARY, Ground, Here, Outcome, refused, write_policy
+from tests.tandem_cli.ground import NAME, PROBLEMS, USER, VOCABULARY, Ground, Here, Outcome, refused, write_policy
 
 AGAIN = "download the folder again, or save the policy again with save_pretrained"
 

@@ -105,7 +105,7 @@ def test_no_name_of_a_set_leads_out_of_the_folder_of_metrics(tmp_path: Path) -> 
     files.scalars(1, AT, {"evaluation/../../../x/pass_at_1": 0.5})
     files.close()
 
-    [path] = [path for path in tmp_path.rglob("pass_at_1")]
+    [path] = list(tmp_path.rglob("pass_at_1"))
     assert path.is_relative_to(run_folder(tmp_path) / "metrics" / "evaluation")
 
 
