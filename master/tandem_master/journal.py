@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tandem_api.history import IterationRecord
 from tandem_master.history import AnyRecord, History
 from tandem_master.trackers import Trackers
 

@@ -6,12 +6,10 @@ import os
 import sqlite3
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from time import time
 from typing import Literal
 
 from tandem_api.history import IterationRecord, RunEnded, RunStarted
-from tandem_api.job.status import Phase
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
@@ -33,9 +31,10 @@ from tandem_master.errors import (
     TrainError,
 )
 from tandem_master.evaluation.evaluator import Evaluator
+from tandem_master.evaluation.final import evaluate_final
 from tandem_master.evaluation.held_out import HeldOutSet, load_held_out, overlaps
 from tandem_master.evaluation.store import EvaluationStore, open_store
-from tandem_master.iteration import known_silence, run_iteration, show_switch
+from tandem_master.iteration import known_silence, run_iteration
 from tandem_master.journal import Journal, open_journal
 from tandem_master.mastership import ELECTION_SECONDS, Mastership, elected
 from tandem_master.members import MemberId, Membership, hybrid_members, read_membership, wait_for_members
@@ -45,7 +44,6 @@ from tandem_master.progress import ProgressBoard
 from tandem_master.resume import Start, find_start, forget_weights, last_epoch, resume_generation
 from tandem_master.retention import Retention
 from tandem_master.rewards.scoring import Scorer, open_scorer
-from tandem_master.rollout.phase import ask_servers
 from tandem_master.run import Run
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -224,34 +222,6 @@ async def run_iterations(run: Run, generation: int) -> None:
     await _save(run, done, MOST_TRIES)
     await run.checkpoints.save_policy(done)
     await evaluate_final(run, done)
-
-
-async def evaluate_final(run: Run, generation: int) -> None:
-    """Measure the final policy, which no iteration samples with. All is saved by now: where it fails again and again,
-    the job is complete without it. Errors: Stopped, and what ends a run.
-    """
-    if not await Evaluator(run).due(generation):
-        return
-    try:
-        for number in range(1, MOST_TRIES + 1):
-            run.stop.check()
-            try:
-                return await run.stop.bound(_evaluated(run, generation), grace_seconds=0.0)
-            except Recoverable as error:
-                logger.error("final evaluation, try %d of %d: %s", number, MOST_TRIES, error)
-                await run.stop.within(PAUSE_SECONDS * number)
-        logger.error("the final policy was not evaluated; `tandem up --resume` tries again")
-    finally:
-        await run.switcher.end_phase()
-
-
-async def _evaluated(run: Run, generation: int) -> None:
-    """Have the servers take a generation that nobody rolls out, and measure it."""
-    run.board.show(activity="changing to inference")
-    serving = await run.switcher.to_infer(generation, generation)
-    show_switch(run, Phase.INFER)
-    run.board.show(activity="evaluating the final policy", generation=generation)
-    await ask_servers(serving, partial(Evaluator(run).evaluate, generation=generation))
 
 
 async def keep(run: Run, generation: int) -> None:

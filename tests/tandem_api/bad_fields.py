@@ -349,8 +349,8 @@ UNKNOWN = (
         "unknown field",
     ),
     bad(
-        "data: {train: [{name: a, path: a}], evaluation: []}",
-        "data.evaluation",
+        "data: {train: [{name: a, path: a}], validation: []}",
+        "data.validation",
         "unknown field; use one of applyChatTemplate, train",
         "unknown field",
     ),

@@ -131,7 +131,8 @@ def test_three_lines_of_spec_are_a_job() -> None:
         ),
         (
             "checkpoints: {zone: x}",
-            "spec.checkpoints.zone: unknown field; use one of claimName, everyIterations, keepEvery, keepLast",
+            "spec.checkpoints.zone: unknown field; use one of claimName, everyIterations, keepBest, keepEvery,"
+            " keepLast",
         ),
         (
             "podTemplate: {metadata: {annotations: {on: call}}}",

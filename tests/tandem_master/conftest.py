@@ -18,6 +18,7 @@ from tandem_api.job.sampling import SamplingSpec, SamplingStrategy
 from tandem_api.job.spec import RLJobSpec
 from tandem_api.registry import Desired, Progress
 from tandem_master import loop
+from tandem_master.evaluation import final
 from tandem_master.loop import run_job
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -159,6 +160,7 @@ async def opened(folder: Path) -> AsyncIterator[Job]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again almost at once."""
     monkeypatch.setattr(loop, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(final, "PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture
