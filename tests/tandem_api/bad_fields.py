@@ -349,9 +349,9 @@ UNKNOWN = (
         "unknown field",
     ),
     bad(
-        "data: {train: [{name: a, path: a}], validation: []}",
-        "data.validation",
-        "unknown field; use one of applyChatTemplate, train",
+        "data: {train: [{name: a, path: a}], zone: []}",
+        "data.zone",
+        "unknown field; use one of applyChatTemplate, evaluation, train",
         "unknown field",
     ),
     bad(

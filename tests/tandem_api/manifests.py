@@ -256,6 +256,22 @@ RELATIONS = (
         "is more than policy.maxLengthTokens; lower it or raise maxLengthTokens",
     ),
     bad(
+        "checkpoints: {keepBest: {}}",
+        "checkpoints.keepBest",
+        "wants held-out problems to tell what is best; add a set to data.evaluation, or remove keepBest",
+    ),
+    bad(
+        "{data: {train: [{name: a, path: a}], evaluation: [{name: b, path: b}]},"
+        " checkpoints: {keepBest: {evaluation: a}}}",
+        "checkpoints.keepBest.evaluation",
+        "names no set of data.evaluation; use the name of one",
+    ),
+    bad(
+        "data: {train: [{name: a, path: a}], evaluation: [{name: b, path: b, temperature: 0, samplesPerProblem: 2}]}",
+        "data.evaluation[0].samplesPerProblem",
+        "samples would all be the same at temperature 0; use 1, or a temperature above 0",
+    ),
+    bad(
         "recipe: {repeats: {windowTokens: 16}}",
         "recipe.repeats.ngramTokens",
         "is not less than windowTokens; lower it, or raise windowTokens",

@@ -29,7 +29,9 @@ def test_numbers_that_do_not_exist_yet_are_null() -> None:
 
     assert (summary.iterations, summary.switches) == (0, 0)
     assert summary.stage_seconds_median == {Direction.TRAIN_TO_INFER: {}, Direction.INFER_TO_TRAIN: {}}
-    assert set(summary.model_dump(exclude={"iterations", "switches", "stage_seconds_median", "evaluations"}).values()) == {None}
+    assert set(
+        summary.model_dump(exclude={"iterations", "switches", "stage_seconds_median", "evaluations"}).values()
+    ) == {None}
 
 
 def test_the_gain_lies_between_the_means_of_the_first_and_the_last_five_iterations() -> None:

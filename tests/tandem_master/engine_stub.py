@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,10 +55,8 @@ class EngineStub:
         """Folder after whose saving all completions hang."""
         self.hopeless: set[str] = set()
         """Prompts that no sample solves."""
-        self.hopeless_from: tuple[int, set[str]] = (0, set())
-        """Generation from which on no sample solves these prompts."""
-        self.hopeless_until: tuple[int, set[str]] = (0, set())
-        """Generation before which no sample solves these prompts."""
+        self.hopeless_in: Callable[[int], set[str]] = lambda generation: set()
+        """Prompts that no sample of a generation solves."""
         self._also_known: set[tuple[int, ...]] = set()
         self.num_before_holding: int | None = None
         """Answers after which completions hang until their client goes."""
@@ -176,10 +174,7 @@ class EngineStub:
 
     def _hopeless_now(self) -> set[str]:
         """Return the prompts that no sample solves with the newest generation."""
-        generation = max(self.made)
-        first, later = self.hopeless_from
-        end, before = self.hopeless_until
-        return self.hopeless | (later if generation >= first else set()) | (before if generation < end else set())
+        return self.hopeless | self.hopeless_in(max(self.made))
 
     async def _train(self, request: Request) -> Response:
         assert request.headers["authorization"] == f"Bearer {TOKEN}"

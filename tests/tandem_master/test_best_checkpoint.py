@@ -13,6 +13,8 @@ from tests.tandem_master.conftest import Job, with_spec
 from tests.tandem_master.evaluations import HELD_OUT, evaluations, hold_out
 from tests.tandem_master.results import result
 
+HELD_OUT_PROMPTS = {prompt for prompt, _ in HELD_OUT}
+
 
 def keep_best(job: Job, *, every: int = 100) -> None:
     """Evaluate each generation and keep the best; checkpoints are due every so many iterations otherwise."""
@@ -22,7 +24,7 @@ def keep_best(job: Job, *, every: int = 100) -> None:
 
 def spoil(job: Job, generation: int) -> None:
     """Have no sample of held-out problems be right from this generation on."""
-    job.stub.hopeless_from = (generation, {prompt for prompt, _ in HELD_OUT})
+    job.stub.hopeless_in = lambda served: HELD_OUT_PROMPTS if served >= generation else set()
 
 
 def folders(job: Job) -> list[str]:
@@ -80,7 +82,7 @@ async def test_the_best_generation_has_a_checkpoint_although_none_was_due(job: J
 
 async def test_a_better_one_takes_the_place_of_the_best(job: Job) -> None:
     keep_best(job)
-    job.stub.hopeless_until = (3, {prompt for prompt, _ in HELD_OUT})
+    job.stub.hopeless_in = lambda served: HELD_OUT_PROMPTS if served < 3 else set()
 
     await job.run()
 

@@ -92,15 +92,15 @@ async def test_an_evaluation_that_was_interrupted_asks_only_for_what_is_missing(
         await wait_for_a_sample(job)
     job.stop.request()
     await running
-    asked_before, known = asked_of_held_out(job), stored(job, "SELECT DISTINCT problem_id FROM samples")
+    asked_before, known = asked_of_held_out(job), stored(job, "SELECT problem_id, number FROM samples")
     job.stub.num_before_holding = None
 
     await job.run()
 
     asked_after = asked_of_held_out(job) - asked_before
-    assert known == [("test/21=",)]
-    assert asked_after == 1 + len(HELD_OUT)  # the other problem of generation 0, and both of the final one
-    assert [record.generation for record in evaluations(job)] == [0, 3]
+    assert known == [("test/654321=", 1)]
+    assert asked_after == 2 + len(HELD_OUT)  # its other sample and the other problem; then both problems at the end
+    assert [(record.generation, record.samples) for record in evaluations(job)] == [(0, NUM_SAMPLES), (3, NUM_SAMPLES)]
 
 
 async def test_a_resumed_job_measures_no_generation_twice(job: Job) -> None:

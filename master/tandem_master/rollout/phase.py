@@ -184,9 +184,7 @@ async def roll_out(
         companions.append(ahead.ending.strike_after(run.stop_rule.deadline_seconds))
     work = (_timed(dispatcher.run()), _timed(beside(pool)))
     seconds, _ = await alongside(together(work, name="infer"), *companions)
-    summary = RolloutSummary(
-        rollout.num_tokens, seconds, ahead.ending.reason, rollout.num_cut, rollout.num_cut_tokens
-    )
+    summary = RolloutSummary(rollout.num_tokens, seconds, ahead.ending.reason, rollout.num_cut, rollout.num_cut_tokens)
     _log(summary, iteration, rollout.num_wanted, pool.num_answers)
     return summary
 
