@@ -161,6 +161,8 @@ def _run(
         client=servers,
         stop=StopSignal(),
         scorer=scorer,
+        held_out=(),
+        evaluations=absent,
     )
 
 

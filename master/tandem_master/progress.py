@@ -14,6 +14,10 @@ INTERVAL_SECONDS = 0.5
 """Counts are written no more often than this; a new activity is written at once."""
 
 
+Change = int | float | str | tuple[SwitchSummary, ...] | tuple[EvaluationStatus, ...]
+"""Value of a field of Progress."""
+
+
 class ProgressBoard:
     """Holds the latest progress and writes it behind the loop's back: the loop never waits for it."""
 
@@ -21,7 +25,7 @@ class ProgressBoard:
         self._mastership = mastership
         self._key = key
         self._progress = progress
-        self._changes: dict[str, int | float | str | tuple[SwitchSummary, ...]] = {}
+        self._changes: dict[str, Change] = {}
         """Since then: a job changes a count thousands of times a second, and somebody looks twice a second."""
         self._changed = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -33,7 +37,7 @@ class ProgressBoard:
         self._changes = {}
         return self._progress
 
-    def show(self, **changes: int | float | str | tuple[SwitchSummary, ...] | tuple[EvaluationStatus, ...]) -> None:
+    def show(self, **changes: Change) -> None:
         """Change the named fields of Progress (snake_case)."""
         if "activity" in changes and changes["activity"] != self.progress.activity:
             self._urgent.set()

@@ -42,4 +42,4 @@ async def _evaluated(run: Run, generation: int) -> None:
     serving = await run.switcher.to_infer(generation, generation)
     show_switch(run, Phase.INFER)
     run.board.show(activity="evaluating the final policy", generation=generation)
-    await ask_servers(serving, partial(Evaluator(run).evaluate, generation=generation))
+    await ask_servers(run, serving, partial(Evaluator(run).evaluate, generation=generation))
