@@ -58,10 +58,11 @@ def logprobs(
     policy: Path, token_ids: Sequence[int], temperature: float = 1.0, dtype: torch.dtype = torch.float32
 ) -> tuple[float, ...]:
     """Return what transformers gives each token but the first, in nats, computed in a number format."""
-    return _logprobs(load_policy(policy, dtype), token_ids, temperature, dtype)
+    return logprobs_by(load_policy(policy, dtype), token_ids, temperature, dtype)
 
 
-def _logprobs(model: Any, token_ids: Sequence[int], temperature: float, dtype: torch.dtype) -> tuple[float, ...]:
+def logprobs_by(model: Any, token_ids: Sequence[int], temperature: float, dtype: torch.dtype) -> tuple[float, ...]:
+    """Return what a model gives each token but the first, in nats."""
     ids = torch.tensor([list(token_ids)])
     with torch.no_grad():
         logits = model(ids).logits[0, :-1].to(dtype) / temperature
@@ -87,7 +88,7 @@ def _sample(model: Any, generator: torch.Generator, index: int, temperature: flo
     return Sample(
         token_ids=tuple(token_ids),
         first_loss_token=prompt,
-        sampled_logprobs=_logprobs(model, token_ids, temperature, dtype)[prompt - 1 :],
+        sampled_logprobs=logprobs_by(model, token_ids, temperature, dtype)[prompt - 1 :],
         advantage=0.5 if index % 2 else -0.5,
     )
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tests.tandem_checkpoint.jobs import job_config
 from tests.tandem_sidecars.equation3 import Equation3, distance, doubled, gradient_of_step, norm
 from tests.tandem_sidecars.forge import Forge, RankProcess, two_places
 from tests.tandem_sidecars.pod import Pod
-from tests.tandem_sidecars.policies import samples_of
+from tests.tandem_sidecars.policies import changed_policy, load_policy, logprobs_by, samples_of
 from tests.tandem_sidecars.training import ANY, LIMIT, Tensors, train, weights_in, weights_of
 
 pytestmark = pytest.mark.megatron
@@ -164,6 +165,60 @@ def test_away_from_the_reference_it_is_equation_3_by_finite_differences(
     assert along == pytest.approx(slope(reference, first, start, direction), rel=1e-4)
     assert along != pytest.approx(slope(reference, first, start, direction, per_token=True), rel=0.02)
     assert distance(gradient, reference.gradient(first, start)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "parallelism"),
+    [
+        ("qwen3_moe", TrainerParallelism(expert=2)),
+        ("deepseek_v3", TrainerParallelism(tensor=2)),
+    ],
+    ids=["experts apart", "latent attention and experts, positions shared"],
+)
+def test_policies_with_experts_rise_along_their_gradient_as_finite_differences_say(
+    forge: Forge, tmp_path: Path, family: str, parallelism: TrainerParallelism
+) -> None:
+    policy = write_policy(tmp_path / "policy", family)
+    samples = samples_of(policy, num_samples=7, dtype=torch.float64)
+    config = job_config(
+        policy, num_ranks=2, parallelism=parallelism, optimizer=INVERTIBLE, micro_batch_tokens=20, iterations=10
+    )
+    pod = Pod(forge.start_all(config, tmp_path, two_places()), PodRanks(split_of(parallelism), 2), policy, tmp_path)
+    start = weights_in(policy)
+
+    pod.train(samples, LIMIT, num_steps=1)
+
+    gradient = gradient_of_step(start, pod.save("after"), INVERTIBLE.learning_rate)
+    kept = {name: part for name, part in gradient.items() if "e_score_correction_bias" not in name}
+    for direction in (unit(kept), unit(random_like(kept))):
+        along = sum(float((part * direction[name]).sum()) for name, part in kept.items())
+        assert along == pytest.approx(slope_of_folders(policy, samples, direction, tmp_path), rel=2e-3, abs=2e-3)
+
+
+def unit(tensors: Tensors) -> Tensors:
+    length = norm(tensors)
+    return {name: part / length for name, part in tensors.items()}
+
+
+def random_like(tensors: Tensors) -> Tensors:
+    generator = torch.Generator().manual_seed(5)
+    return {name: torch.randn(part.shape, dtype=part.dtype, generator=generator) for name, part in tensors.items()}
+
+
+def slope_of_folders(policy: Path, samples: tuple[Sample, ...], direction: Tensors, folder: Path) -> float:
+    """Return how the loss of a first step rises along a direction, by folders: transformers fuses experts' tensors."""
+    step, start, losses = 2e-3, doubled(weights_in(policy)), []
+    for sign in (1, -1):
+        there = {name: start[name] + sign * step * part for name, part in direction.items()}
+        moved_policy = changed_policy(policy, Path(mkdtemp(dir=folder)) / "policy", there)
+        model = load_policy(moved_policy, torch.float64)
+        tokens = [logprobs_by(model, sample.token_ids, 1.0, torch.float64) for sample in samples]
+        terms = [
+            -sample.advantage * sum(own[sample.first_loss_token - 1 :])
+            for sample, own in zip(samples, tokens, strict=True)
+        ]
+        losses.append(sum(terms) / len(terms))
+    return (losses[0] - losses[1]) / (2 * step)
 
 
 def slope(reference: Equation3, here: Tensors, start: Tensors, direction: Tensors, *, per_token: bool = False) -> float:
