@@ -9,6 +9,9 @@ query and a key, E width of a value.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -25,25 +28,62 @@ FLASH_WIDTHS = range(8, 257, 8)
 """Head dimensions that FlashAttention takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Samples of a row that go side by side.
+
+    shape: samples, and positions of the longest. places: int64 [samples * positions], the position in the row that each
+    is taken from; a shorter sample's last one fills it up. real: int64, which of them are no filling.
+    """
+
+    shape: tuple[int, int]
+    places: torch.Tensor
+    real: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The bands of a row, and for each of its positions the place in what they make one behind the other, int64 [T].
+
+    All in host memory.
+    """
+
+    bands: tuple[Band, ...]
+    back: torch.Tensor
+
+
 def attend_in_bands(
     query_THD: torch.Tensor, key_TGD: torch.Tensor, value_TGE: torch.Tensor, lengths: Sequence[int], kernel: Kernel
 ) -> torch.Tensor:
     """Return the context, [T, H, E], of samples that lie end to end; `lengths` add up to T."""
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    parts, order = [], []
-    for band in bands(lengths):
-        longest = lengths[band[0]]
+    arrangement, device = arrange(tuple(lengths)), query_THD.device
+    found = []
+    for band in arrangement.bands:
+        places = band.places.to(device)
+        side_by_side = (
+            part.index_select(0, places).view(*band.shape, *part.shape[1:]).transpose(1, 2)
+            for part in (query_THD, key_TGD, value_TGE)
+        )
+        context_BSHE = kernel(*side_by_side).transpose(1, 2)
+        found.append(context_BSHE.flatten(0, 1).index_select(0, band.real.to(device)))
+    return torch.cat(found).index_select(0, arrangement.back.to(device))
+
+
+@lru_cache(maxsize=16)
+def arrange(lengths: tuple[int, ...]) -> Arrangement:
+    """Return how a row is cut into bands: all layers of all passes over it ask."""
+    starts = [0, *accumulate(lengths)]
+    found, order = [], []
+    for members in bands(lengths):
+        longest = lengths[members[0]]
+        own_B1 = torch.tensor([[lengths[index]] for index in members])
+        first_B1 = torch.tensor([[starts[index]] for index in members])
         offsets_S = torch.arange(longest)
-        places_BS = torch.stack([starts[index] + offsets_S.clamp(max=lengths[index] - 1) for index in band])
-        is_real_BS = torch.stack([offsets_S < lengths[index] for index in band])
-        side_by_side = places_BS.to(query_THD.device)
-        context_BHSE = kernel(*(part[side_by_side].transpose(1, 2) for part in (query_THD, key_TGD, value_TGE)))
-        parts.append(context_BHSE.transpose(1, 2)[is_real_BS.to(query_THD.device)])
-        order.append(places_BS[is_real_BS])
-    back = torch.argsort(torch.cat(order))
-    return torch.cat(parts)[back.to(query_THD.device)]
+        places_BS = first_B1 + offsets_S.minimum(own_B1 - 1)
+        real = (offsets_S < own_B1).flatten().nonzero()[:, 0]
+        found.append(Band((len(members), longest), places_BS.flatten(), real))
+        order.append(places_BS.flatten()[real])
+    return Arrangement(tuple(found), torch.argsort(torch.cat(order)))
 
 
 def bands(lengths: Sequence[int]) -> list[list[int]]:
