@@ -59,8 +59,8 @@ def measure_live(*, quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="master-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
         num_trajectories = LIVE + paced.most + full.most
         fill(Path(name), num_trajectories)
-        at_pace = asyncio.run(_phase(Path(name), paced, num_trajectories, ITERATION))
-        at_full_speed = asyncio.run(_phase(Path(name), full, num_trajectories, ITERATION + 1))
+        at_pace = asyncio.run(run_phase(Path(name), paced, num_trajectories, ITERATION))
+        at_full_speed = asyncio.run(run_phase(Path(name), full, num_trajectories, ITERATION + 1))
     figures = {**_figures_at_pace(at_pace), **_figures_at_full_speed(at_full_speed)}
     return Result(
         figures, {**_conditions(), "decisions": len(at_pace.dispatch_seconds), "trajectories": num_trajectories}
@@ -102,7 +102,7 @@ def _conditions() -> dict[str, object]:
     }
 
 
-async def _phase(folder: Path, pace: Pace, num_trajectories: int, iteration: int) -> Measured:
+async def run_phase(folder: Path, pace: Pace, num_trajectories: int, iteration: int) -> Measured:
     """Run one phase until as many have finished as the pace says, cut it, train on what is complete, and commit."""
     async with opened(folder, pace, num_trajectories, iteration) as scene:
         gc.collect()

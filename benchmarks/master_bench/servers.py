@@ -12,8 +12,11 @@ from typing import Any
 import httpx
 
 from tandem_api.engine import StepMetrics, TrainResponse
+from tandem_master.rollout.capacity import INFO
 
 LOOK_SECONDS = 0.0005
+CACHE_TOKENS = 1 << 20
+"""Of one server."""
 EVENT_TOKENS = 64
 """Tokens of one event of a stream, as the master asks for them."""
 
@@ -93,6 +96,10 @@ class PretendServers(httpx.AsyncClient):
         server = str(url).partition("/v1/")[0]
         self.clock.taken(server)
         return self._streamed(server)
+
+    async def get(self, url: Any, **options: Any) -> httpx.Response:
+        """Say how large a server's cache is: as large as its seats are many."""
+        return httpx.Response(200, text=f'{INFO}{{block_size="16",kv_cache_size_tokens="{CACHE_TOKENS}"}} 1.0')
 
     async def post(self, url: Any, **options: Any) -> httpx.Response:
         """Take in a training."""
