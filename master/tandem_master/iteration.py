@@ -19,6 +19,7 @@ from tandem_master.rollout.phase import RolloutSummary, planned, roll_out
 from tandem_master.rollout.sieve import has_signal
 from tandem_master.run import Run
 from tandem_master.sampling.mixture import Drawing, draw_problems
+from tandem_master.sampling.state import Draw
 from tandem_master.training import Trained, train
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,11 @@ def show_switch(run: Run, phase: Phase) -> None:
 
 
 async def draw(run: Run, iteration: int) -> None:
-    """Choose the problems of `iteration` and write them down, unless an interrupted run has done so."""
+    """Choose the problems of `iteration` and write them down, unless an interrupted run has done so.
+
+    None are chosen where an iteration's worth of groups waits for its first token: Infer phases that are ended before
+    everything was asked for would else leave more behind each time.
+    """
     if await asyncio.to_thread(run.buffer.draw_of, iteration) is not None:
         return
     recipe = run.spec.recipe
@@ -86,7 +91,11 @@ async def draw(run: Run, iteration: int) -> None:
     tallies = await asyncio.to_thread(run.buffer.tallies)
     drawing = Drawing(recipe.sampling, recipe.problems_per_iteration, recipe.seed)
     positions = before.positions if before else {}
-    drawn = draw_problems(run.catalogue.sets, drawing, iteration, positions, tallies)
+    if await asyncio.to_thread(run.buffer.num_untouched_groups) < recipe.problems_per_iteration:
+        drawn = draw_problems(run.catalogue.sets, drawing, iteration, positions, tallies)
+    else:
+        logger.info("iteration %d draws no problem: those of earlier ones have not been asked for", iteration)
+        drawn = Draw((), positions)
     trajectories = open_groups(run.catalogue, drawn.problem_ids, recipe.samples_per_problem, iteration)
     await asyncio.to_thread(run.buffer.begin, iteration, drawn, trajectories)
 
@@ -142,7 +151,7 @@ async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Tra
         repeats=totals.num_repeats,
         groups=len(signal),
         groups_without_signal=signal.count(False),
-        refills=len(drawn.problem_ids) - run.spec.recipe.problems_per_iteration if drawn else 0,
+        refills=max(0, len(drawn.problem_ids) - run.spec.recipe.problems_per_iteration) if drawn else 0,
         tokens_per_second=rollout.tokens_per_second,
         max_abs_logprob_difference=trained.max_abs_logprob_difference,
         kl=trained.kl,

@@ -67,6 +67,8 @@ class EngineStub:
         """The same, but the connection breaks after the first token."""
         self.ends_requests = True
         """Whether it has the route by which requests are ended."""
+        self.cache_tokens: int | None = None
+        """Size of its key/value cache; None: it does not say."""
         self.ended: dict[str, asyncio.Event] = {}
         """By the request's name: set when it is to end."""
         self.refusal: str | None = None
@@ -111,6 +113,7 @@ class EngineStub:
             routes=[
                 Route("/v1/completions", self._complete, methods=["POST"]),
                 Route("/inference/v1/abort_requests", self._abort, methods=["POST"]),
+                Route("/metrics", self._tell_metrics, methods=["GET"]),
                 Route("/v1/train", self._train, methods=["POST"]),
                 Route("/v1/save", self._save, methods=["POST"]),
                 Route("/v1/checkpoints", self._checkpoint, methods=["POST"]),
@@ -145,6 +148,11 @@ class EngineStub:
         await ended.wait()
         for choice in slow:
             yield event({**part_of(choice, 1, 2), "finish_reason": "abort"})
+
+    async def _tell_metrics(self, _: Request) -> Response:
+        if self.cache_tokens is None:
+            return Response(status_code=404)
+        return Response(f'vllm:cache_config_info{{kv_cache_size_tokens="{self.cache_tokens + 1}",block_size="1"}} 1.0')
 
     async def _abort(self, request: Request) -> Response:
         if not self.ends_requests:

@@ -130,3 +130,16 @@ async def test_what_came_before_a_server_died_is_kept_and_goes_on_elsewhere(job:
     assert job.rows(f"{sampled} AND position = 0") == [(6,)]
     assert [(record.finished, record.unfinished) for record in job.iterations()] == [(4, 0)] * 3
     assert [record.reward for record in job.iterations()] == [0.5] * 3
+
+
+async def test_problems_are_not_drawn_where_a_whole_iterations_worth_waits_for_its_first_token(job: Job) -> None:
+    with_rule(job, deadline_seconds=0.05)
+    with_spec(job, "recipe", iterations=4)
+    job.stub.held_samples = {0, 1}
+    job.stub.cache_tokens = 45  # room for one request
+
+    await job.run()
+
+    drawn = job.rows("SELECT problem_ids != '[]' FROM draws ORDER BY iteration")
+    assert drawn[:2] == [(1,), (1,)]
+    assert (0,) in drawn

@@ -201,6 +201,15 @@ class Buffer:
         """Write what `iteration` sampled, all of it or nothing. On return it survives a kill of the process."""
         self._record_all([(iteration, outcomes)])
 
+    def num_untouched_groups(self) -> int:
+        """Return how many groups have an unfinished member and no token yet."""
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT COUNT(*) FROM (SELECT group_id FROM trajectories WHERE state = 'Unfinished'"
+                " EXCEPT SELECT group_id FROM trajectories JOIN segments ON trajectory_id = id)"
+            )
+            return int(found.fetchone()[0])
+
     async def recorded(self, iteration: int, outcomes: Sequence[Outcome]) -> None:
         """Do as record, for many tasks at once: what comes while a transaction is written shares the next one."""
         await self._records.written((iteration, outcomes))

@@ -42,7 +42,7 @@ class Errand:
 
 @dataclass(slots=True)
 class Queue:
-    """Errands that wait: the longest prefix first, then the one that came first."""
+    """Errands that wait: the longest response so far first, then the one that came first."""
 
     _heap: list[tuple[int, int, Errand]] = field(default_factory=list)
     _numbers: "count[int]" = field(default_factory=count)
@@ -51,7 +51,7 @@ class Queue:
         return len(self._heap)
 
     def push(self, errand: Errand) -> None:
-        heapq.heappush(self._heap, (-len(errand.ask.token_ids), next(self._numbers), errand))
+        heapq.heappush(self._heap, (-errand.ask.num_response_tokens, next(self._numbers), errand))
 
     def first(self) -> Errand:
         return self._heap[0][2]

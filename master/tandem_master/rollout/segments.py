@@ -63,6 +63,11 @@ class Ask:
     seed: int
     """Of the first; each of the others has one more than the one before."""
 
+    @property
+    def num_response_tokens(self) -> int:
+        """Return how long the response is so far."""
+        return self.trajectories[0].num_response_tokens
+
 
 def plan_asks(
     unfinished: Sequence[Trajectory],
@@ -73,7 +78,7 @@ def plan_asks(
     iteration: int,
     alone: bool = False,
 ) -> tuple[Ask, ...]:
-    """Return the requests of one Infer phase, the longest prefixes first.
+    """Return the requests of one Infer phase, the longest responses so far first, then what is oldest.
 
     Trajectories of a group that have no token yet share one request; the others go alone, `alone`: all do. One that
     has used this generation's budget already, before the master was restarted, waits for the next generation. What is
@@ -88,7 +93,7 @@ def plan_asks(
             asks.append(_ask((trajectory,), generation, limits, seed, iteration))
     runs = (run for group in fresh.values() for run in _runs(group))
     asks += [_ask(run, generation, limits, seed, iteration) for run in runs]
-    return tuple(sorted(asks, key=lambda ask: -len(ask.token_ids)))
+    return tuple(sorted(asks, key=lambda ask: -ask.num_response_tokens))
 
 
 def allowance(trajectory: Trajectory, generation: int, limits: Limits) -> int:

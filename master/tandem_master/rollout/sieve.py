@@ -59,7 +59,7 @@ class Sieve:
         drawn = await asyncio.to_thread(run.buffer.draw_of, self._iteration)
         assert drawn is not None, "an iteration samples what it has drawn"
         num_known, num_wanted = len(drawn.problem_ids), recipe.problems_per_iteration + min(num_rejected, most)
-        if num_known >= num_wanted:
+        if num_known >= num_wanted or not num_known:  # one that has drawn nothing has enough to ask for
             return ()
         if self._tallies is None:  # those of committed iterations, which do not change in this one
             self._tallies = await asyncio.to_thread(run.buffer.tallies)
