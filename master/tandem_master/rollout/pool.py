@@ -6,9 +6,12 @@ off (vLLM would drop what it has computed of it, and compute that again).
 """
 
 import asyncio
+import heapq
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.capacity import Capacity, Need, need_of
@@ -63,6 +66,15 @@ class Station:
         """Return how many tokens its cache has room for; None where it does not say."""
         return None if self.capacity is None else self.capacity.num_tokens - self.reserved_tokens
 
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Return what orders servers: the one with the most free tokens is first, of several that with the fewest
+        samples. One that does not say what its cache holds is before all others, and such ones are ordered by samples.
+        """
+        if self.capacity is None:
+            return (-sys.maxsize, self.outstanding)
+        return (self.reserved_tokens - self.capacity.num_tokens, self.outstanding)
+
     def answered(self) -> None:
         """Count an answer: the server is well."""
         self.num_answers += 1
@@ -107,6 +119,10 @@ class ServerPool:
             raise RolloutError("rollout: no server is ready; look at the logs of the rollout containers")
         self._stations: dict[str, Station] = {}
         self._left: list[Station] = []
+        self._failed: list[Station] = []
+        """Those that have failed at some time."""
+        self._by_rank: list[tuple[tuple[int, int], int, Station]] = []
+        self._numbers = count()
         self._max_outstanding = max_outstanding
         self.changed = asyncio.Event()
         """Set whenever a request may find a seat that found none before."""
@@ -140,6 +156,7 @@ class ServerPool:
                 logger.info("%s has joined the rollout", server)
             capacity = capacities.get(server)
             self._stations[server] = Station(server, servers[server], capacity, self._max_outstanding)
+            self._rank(self._stations[server])
         self.changed.set()
 
     def let_go(self, servers: Mapping[str, str]) -> None:
@@ -175,6 +192,7 @@ class ServerPool:
         seats = Seats(station, station.need_of(ask), len(ask.trajectories))
         station.outstanding += seats.num_samples
         station.reserved_tokens += seats.need.num_shared + seats.num_samples * seats.need.num_own
+        self._rank(station)
         return seats
 
     def give_back(self, seats: Seats, num_samples: int) -> None:
@@ -184,31 +202,40 @@ class ServerPool:
         seats.num_samples -= num_samples
         station.outstanding -= num_samples
         station.reserved_tokens -= num_samples * need.num_own + (need.num_shared if are_last else 0)
+        self._rank(station)
         self.changed.set()
 
     def distrust(self, station: Station) -> bool:
         """Leave a server alone that has failed; tell whether there is another one to go on with."""
         station.failed_at = _now()
+        self._failed.append(station)
         return any(other.is_trusted for other in self._stations.values())
 
     def _roomiest(self, avoid: frozenset[str]) -> Station | None:
-        stations = list(self._stations.values())
-        trusted = [station for station in stations if station.is_trusted]
-        wanted = [station for station in trusted if station.server not in avoid]
-        unasked = [station for station in stations if station.server not in avoid]
-        return roomiest(wanted or trusted or unasked or stations)
+        """Return the server that is asked next: the first by rank of the best kind that there is."""
+        stations = self._stations.values()
+        if avoid or any(station.failed_at is not None for station in self._failed):
+            return min(stations, key=lambda one: (_last_resort(one, avoid), one.rank), default=None)
+        while self._by_rank:
+            rank, _, station = self._by_rank[0]
+            if station.rank == rank and self._stations.get(station.server) is station:
+                return station
+            heapq.heappop(self._by_rank)  # what it was before
+        return None
+
+    def _rank(self, station: Station) -> None:
+        """Take note of a new rank. What was noted before is passed over when it comes to the top."""
+        heapq.heappush(self._by_rank, (station.rank, next(self._numbers), station))
 
     def _preferred(self, server: str | None, ask: Ask, avoid: frozenset[str]) -> Station | None:
         station = None if server is None or server in avoid else self._stations.get(server)
         return station if station is not None and station.is_trusted and station.fits(ask) else None
 
 
-def roomiest(stations: list[Station]) -> Station | None:
-    """Return the server with the most free tokens in its cache, the first of several; where one does not say how many
-    it has, the one with the fewest samples."""
-    if any(station.capacity is None for station in stations):
-        return min(stations, key=lambda station: station.outstanding, default=None)
-    return max(stations, key=lambda station: (station.num_free or 0, -station.outstanding), default=None)
+def _last_resort(station: Station, avoid: frozenset[str]) -> int:
+    """Return how late a server is to be asked: first those that are well and that no one avoids, last those that have
+    failed and that are to be avoided."""
+    return 2 * (not station.is_trusted) + (station.server in avoid)
 
 
 def _now() -> float:
