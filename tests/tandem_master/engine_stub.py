@@ -45,6 +45,11 @@ class Served(Protocol):
 class EngineStub:
     """Answers even samples of a problem with its solution and odd ones with 9; remembers what it was asked."""
 
+    ends_requests = True
+    """Whether it has the route by which requests are ended."""
+    cache_tokens: int | None = None
+    """Size of its key/value cache; None: it does not say."""
+
     def __init__(self, solutions: Mapping[str, str]) -> None:
         self.solutions = {_tokens(prompt): (*_tokens(answer), EOS) for prompt, answer in solutions.items()}
         self.num_failing = 0
@@ -65,10 +70,6 @@ class EngineStub:
         then one more."""
         self.dropped_samples: set[int] = set()
         """The same, but the connection breaks after the first token."""
-        self.ends_requests = True
-        """Whether it has the route by which requests are ended."""
-        self.cache_tokens: int | None = None
-        """Size of its key/value cache; None: it does not say."""
         self.ended: dict[str, asyncio.Event] = {}
         """By the request's name: set when it is to end."""
         self.refusal: str | None = None
