@@ -1,16 +1,18 @@
 """tandem rollouts: what a job has sampled, from its replay buffer."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from tandem_api.trajectory import TrajectoryState
+from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_cli.errors import MachineError, UserError
+from tandem_cli.report.parquet import write_trajectories
 from tandem_cli.report.trajectories import json_line, render_list, render_one
 from tandem_cli.trace import RUNS
-from tandem_master.buffer.query import Filter, Order, Reader, open_reader
+from tandem_master.buffer.query import Filter, Listed, Order, Reader, open_reader
 from tandem_master.data.tokens import PolicyText, read_policy_text
 from tandem_master.errors import BufferStateError, DataError
 
@@ -33,7 +35,9 @@ MOST = 20
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(min=1), default=MOST, show_default=True, help="How many are listed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--export", "target", type=click.Path(path_type=Path), help="Write all that are meant to a .jsonl file.")
+@click.option(
+    "--export", "target", type=click.Path(path_type=Path), help="Write all that are meant to a .jsonl or .parquet file."
+)
 @click.option(
     "--policy",
     "policy_folder",
@@ -106,18 +110,32 @@ def _show(reader: Reader, name: str, text: PolicyText | None) -> None:
 
 
 def _export(reader: Reader, wanted: Filter, order: Order, target: Path, *, reverse: bool) -> None:
-    if target.suffix != ".jsonl":
-        raise UserError(f"--export: {target} has no known ending; use .jsonl")
-    number = 0
+    rows = (
+        (item, found) for item in reader.listed(wanted, order, reverse=reverse) if (found := reader.trajectory(item.id))
+    )
     try:
-        with target.open("w", encoding="utf-8") as file:
-            for item in reader.listed(wanted, order, reverse=reverse):
-                file.write(json_line(item, reader.trajectory(item.id)) + "\n")
-                number += 1
+        match target.suffix:
+            case ".jsonl":
+                number = _write_lines(rows, target)
+            case ".parquet":
+                number = write_trajectories(rows, target)
+            case _:
+                raise UserError(f"--export: {target} has no known ending; use .jsonl or .parquet")
     except OSError as error:
         raise MachineError(f"{target}: cannot be written ({error.strerror}); choose another with --export") from None
     counted = "1 trajectory" if number == 1 else f"{number:,} trajectories"
     click.echo(f"{target}: {counted}")
+
+
+def _write_lines(rows: Iterable[tuple[Listed, Trajectory]], target: Path) -> int:
+    """Write rows as JSON lines and return how many there were; the file is whole or not there."""
+    aside, number = target.with_name(f".{target.name}.new"), 0
+    with aside.open("w", encoding="utf-8") as file:
+        for listed, trajectory in rows:
+            file.write(json_line(listed, trajectory) + "\n")
+            number += 1
+    aside.replace(target)
+    return number
 
 
 def _policy_text(source: Path, given: Path | None) -> PolicyText | None:

@@ -1,11 +1,15 @@
 """tandem rollouts: what a job has sampled."""
 
+import io
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from arro3.io import read_parquet, write_ndjson
 
+from tandem_cli.report import parquet
 from tandem_master.buffer.store import open_buffer
 from tandem_master.sampling.state import Draw
 from tests.tandem_cli.ground import USER, Here, refused
@@ -72,12 +76,51 @@ def test_what_is_exported_holds_every_token(here: Here, run: Path) -> None:
     assert [[part["tokenIds"] for part in line["segments"]] for line in lines] == [[[4, 5], [6, 6, 6]], [[9, 0]]]
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Every row of a Parquet file, nulls included."""
+    content = io.BytesIO()
+    write_ndjson(read_parquet(path), content, explicit_nulls=True)
+    return [json.loads(line) for line in content.getvalue().splitlines()]
+
+
+def test_a_parquet_file_holds_what_the_json_lines_hold(here: Here, run: Path) -> None:
+    lines, table = run / "all.jsonl", run / "all.parquet"
+
+    here.tandem("rollouts", run, "--export", lines)
+    told = here.tandem("rollouts", run, "--export", table).output
+
+    wanted = [json.loads(line) for line in lines.read_text().splitlines()]
+    found = rows_of(table)
+    assert told == (f"{table}: {len(wanted)} trajectories",)
+    assert [row | {"terms": json.loads(row["terms"])} for row in found] == wanted
+    assert [path for path in run.iterdir() if path.name.startswith(".all")] == []
+
+
+def test_a_parquet_file_has_its_types_however_few_rows_are_in_memory_at_once(
+    here: Here, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "ROWS_OF_GROUP", 1)
+    monkeypatch.setattr(parquet, "ROWS_AT_ONCE", 1)
+
+    told = here.tandem("rollouts", run, "--export", run / "all.parquet").output
+
+    assert read_parquet(run / "all.parquet").schema == parquet.SCHEMA
+    assert told == (f"{run}/all.parquet: {len(rows_of(run / 'all.parquet'))} trajectories",)
+
+
+def test_nothing_that_is_meant_is_an_empty_table(here: Here, run: Path) -> None:
+    told = here.tandem("rollouts", run, "--problem", "nobody", "--export", run / "none.parquet").output
+
+    assert told == (f"{run}/none.parquet: 0 trajectories",)
+    assert rows_of(run / "none.parquet") == []
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
         (("absent",), "absent: no run folder, and runs/absent is none either; name a folder, or a job that ran here"),
         (("{run}", "nobody"), "TRAJECTORY: nobody is not in the buffer; take an id from the list"),
-        (("{run}", "--export", "all.csv"), "--export: all.csv has no known ending; use .jsonl"),
+        (("{run}", "--export", "all.csv"), "--export: all.csv has no known ending; use .jsonl or .parquet"),
         (
             ("{run}/checkpoints",),
             "{run}/checkpoints: holds no buffer.sqlite; name the folder of a run that has started",
