@@ -22,15 +22,19 @@ DIGITS = tuple(VOCABULARY[str(digit)] for digit in range(10))
 MOST_TOKENS = 7
 """Of a response."""
 Served = Callable[[], Awaitable[int]]
+Register = Callable[[int], Awaitable[None]]
 
 
 class ReckoningStub(EngineStub):
     """Holds the weights of every generation as a digest of all that they were trained on."""
 
-    def __init__(self, solutions: Mapping[str, str], served: Served, checkpoints: Path) -> None:
-        """`served` tells which generation the servers have; a stub that begins anew has what `checkpoints` holds."""
+    def __init__(self, solutions: Mapping[str, str], served: Served, register: Register, checkpoints: Path) -> None:
+        """`served` tells which generation the servers have; `register` tells all that trainers hold one, before they
+        answer that they have made it. A stub that begins anew has what `checkpoints` holds.
+        """
         super().__init__(solutions)
         self._served = served
+        self._register = register
         self.weights = _restored(checkpoints)
         self.made = set(self.weights)
         self._parts: dict[int, set[str]] = {}
@@ -78,6 +82,7 @@ class ReckoningStub(EngineStub):
         parts.add(_digest(content))
         self.weights[generation] = _digest("".join([self.weights[body.generation], *sorted(parts)]))
         self.made.add(generation)
+        await self._register(generation)
         answer = TrainResponse(
             max_abs_logprob_difference=1e-6,
             num_logprobs=9,

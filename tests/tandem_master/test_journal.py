@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from tandem_api.history import RECORD as LINE
 from tandem_api.history import RunStarted
 from tandem_master.history import AnyRecord
 from tandem_master.journal import open_journal
+from tests.tandem_master.test_history import ITERATION
 
 RECORD = RunStarted(at=1.0, job="toy", iteration=0, iterations=5)
 
@@ -20,3 +22,15 @@ async def test_who_looks_on_gets_each_record_after_it_was_written(tmp_path: Path
 
     assert [record for record, _ in seen] == [RECORD]
     assert "runStarted" in seen[0][1]
+
+
+async def test_a_commit_that_the_diary_lacks_is_written_once(tmp_path: Path) -> None:
+    earlier = ITERATION.model_copy(update={"at": 1.0})
+    with open_journal(tmp_path) as journal:
+        await journal.write(earlier)
+
+        await journal.complete(ITERATION)
+        await journal.complete(ITERATION)
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [LINE.validate_json(line) for line in lines] == [earlier, ITERATION]
