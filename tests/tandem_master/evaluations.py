@@ -9,7 +9,7 @@ from tandem_api.job.policy import EvaluationSet
 from tests.tandem_master.conftest import Job, with_spec
 from tests.tandem_master.texts import write_problems
 
-HELD_OUT = [("21=", "12"), ("654321=", "123456")]
+HELD_OUT = [("654321=", "123456"), ("21=", "12")]
 """The second answer is longer than the token budget of 4."""
 
 
