@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tandem_sidecars.megatron.server_order import LANES, add_product, attend, lane_sum
+from tandem_sidecars.megatron import server_order
+from tandem_sidecars.megatron.server_order import LANES, add_product, attend, lane_sum, pieces
 
 SCALE = 32**-0.5
 
@@ -55,3 +56,13 @@ def test_a_fused_product_is_rounded_once() -> None:
     add_product(fused, one, one, fused=True)
 
     assert (separate.item(), fused.item()) == (0.0, 2.0**-24)
+
+
+def test_pieces_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = (random(3 + index, 37, 32)[:3].float() for index in range(3))
+    whole = attend(query, key, value, later(37), SCALE)
+
+    monkeypatch.setattr(server_order, "PIECE_SCORES", 5 * 37)
+
+    assert len(list(pieces(3, 37, 37))) == 3 * 8
+    assert torch.equal(attend(query, key, value, later(37), SCALE), whole)

@@ -10,6 +10,7 @@ is not. The gradient is that of any attention.
 Axis letters: N batch times heads, S queries, T keys, D head dimension.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ LANES = 16
 """Float32 numbers that the server's kernel adds side by side."""
 FUSED = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether the server's kernel rounds once for a multiplication and an addition; its AVX2 build rounds twice."""
+PIECE_SCORES = 1 << 17
+"""Scores that are computed at once: so many stay in a core's cache, while one product after another is added to them."""
 
 
 def attend(
@@ -39,12 +42,19 @@ class _Attend(torch.autograd.Function):
         later_ST: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        scores_NST = scores(query_NSD, key_NTD, scale).masked_fill_(later_ST, float("-inf"))
-        weights_NST = exponentials(scores_NST)
-        inverse_NS1 = 1.0 / lane_sum(weights_NST)
-        ctx.save_for_backward(query_NSD, key_NTD, value_NTD, weights_NST * inverse_NS1)
+        context_NSD = query_NSD.new_empty(*query_NSD.shape[:2], value_NTD.shape[2])
+        probability_NST = query_NSD.new_zeros(*query_NSD.shape[:2], key_NTD.shape[1])
+        for rows, queries in pieces(*probability_NST.shape):
+            hidden_ST = later_ST[queries]
+            keys = slice(int((~hidden_ST).any(0).nonzero().max()) + 1)  # what is after them adds nothing
+            scores_NST = scores(query_NSD[rows, queries], key_NTD[rows, keys], scale)
+            weights_NST = exponentials(scores_NST.masked_fill_(hidden_ST[:, keys], float("-inf")))
+            inverse_NS1 = 1.0 / lane_sum(weights_NST)
+            context_NSD[rows, queries] = weighted_sum(weights_NST, value_NTD[rows, keys]) * inverse_NS1
+            probability_NST[rows, queries, keys] = weights_NST * inverse_NS1
+        ctx.save_for_backward(query_NSD, key_NTD, value_NTD, probability_NST)
         ctx.scale = scale
-        return weighted_sum(weights_NST, value_NTD) * inverse_NS1
+        return context_NSD
 
     @staticmethod
     def backward(ctx: Any, grad_NSD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -60,6 +70,15 @@ class _Attend(torch.autograd.Function):
             None,
             None,
         )
+
+
+def pieces(num_rows: int, num_queries: int, num_keys: int) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and queries that together are all: no more scores at once than PIECE_SCORES, but for one query."""
+    rows = max(1, PIECE_SCORES // max(1, num_queries * num_keys))
+    queries = max(1, min(num_queries, PIECE_SCORES // max(1, num_keys)))
+    for row in range(0, num_rows, rows):
+        for query in range(0, num_queries, queries):
+            yield slice(row, row + rows), slice(query, query + queries)
 
 
 def scores(query_NSD: torch.Tensor, key_NTD: torch.Tensor, scale: float) -> torch.Tensor:
