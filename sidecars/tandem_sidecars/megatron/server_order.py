@@ -11,6 +11,7 @@ Axis letters: N batch times heads, S queries, T keys, D head dimension.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ LANES = 16
 """Float32 numbers that the server's kernel adds side by side."""
 FUSED = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether the server's kernel rounds once for a multiplication and an addition; its AVX2 build rounds twice."""
-PIECE_SCORES = 1 << 17
+PIECE_SCORES = 1 << 18
 """Scores that are computed at once: so many stay in a core's cache, while one product after another is added to them."""
 
 
@@ -119,8 +120,19 @@ def weighted_sum(weights_NST: torch.Tensor, value_NTD: torch.Tensor) -> torch.Te
 
 
 def add_product(total: torch.Tensor, one: torch.Tensor, other: torch.Tensor, *, fused: bool = FUSED) -> None:
-    """Add one * other to the total in place; the product of two float32 is exact in float64."""
-    if fused:
-        total.copy_(total.double() + one.double() * other.double())
-    else:
+    """Add one * other to the total in place, rounded once or twice."""
+    if not fused:
         total += one * other
+    elif _rounds_once():
+        total.addcmul_(one, other)
+    else:  # the product of two float32 is exact in float64
+        total.copy_(total.double() + one.double() * other.double())
+
+
+@cache
+def _rounds_once() -> bool:
+    """Return whether torch's own addcmul rounds once, as its AVX-512 build does: it takes an eighth of the time."""
+    ends = torch.full((2, 37), 1 + 2.0**-12)  # 37: whole vectors and what is left after them
+    total = torch.full_like(ends, -1.0 - 2.0**-11)
+    total.addcmul_(ends[:, :1], ends)
+    return bool((total == 2.0**-24).all())
