@@ -15,7 +15,7 @@ UNIT := $(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm an
 # Folders of tests that wait long, for processes and deadlines: `make check` runs each beside the others.
 WAITING := tandem_checkpoint tandem_master
 
-.PHONY: help install control-plane demo check lint unit $(WAITING:%=unit-%) test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights bench-trainer bench-learning faults crd requirements clean
+.PHONY: help install control-plane demo check lint unit $(WAITING:%=unit-%) test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights bench-trainer bench-learning bench-rollout faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -84,6 +84,9 @@ bench-trainer: install ## Train on a long tail of lengths, packed and padded (ab
 bench-learning: install ## Show what is learnt: objectives, length reward, sampling; write docs/results.md (about 12 minutes)
 	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
+
+bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 9 minutes)
+	$(BIN)/python benchmarks/rollout.py --quick --json build/rollout.json --docs docs/results.md
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)
 	$(BIN)/python -m tests.faults.campaign --injections 215 --docs docs/faults.md
