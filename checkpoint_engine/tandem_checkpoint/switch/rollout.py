@@ -253,8 +253,8 @@ def server_command(settings: Settings, port: int) -> Sequence[str]:
         *("--disable-uvicorn-access-log", "--enable-scale-out"),  # which has the route that ends requests
     ]
     if settings.config.device == "cpu":
-        # A prefix read in two parts costs a seeded sample its random numbers; there is no taking them back on a CPU, and
-        # vLLM's engine would end ("CPU Generator does not use offset"). So each prefix is read at once.
+        # A prefix read in two parts costs a seeded sample its random numbers, and a CPU's generator cannot take them
+        # back: vLLM's engine ends ("CPU Generator does not use offset"). So each prefix is read at once.
         arguments += ["--enforce-eager", "--no-enable-chunked-prefill", "--distributed-executor-backend"]
         arguments += ["mp" if split.num_devices > 1 else "uni"]
     elif _num_devices(settings) > split.num_devices:

@@ -22,7 +22,7 @@ LANES = 16
 FUSED = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether the server's kernel rounds once for a multiplication and an addition; its AVX2 build rounds twice."""
 PIECE_SCORES = 1 << 18
-"""Scores that are computed at once: so many stay in a core's cache, while one product after another is added to them."""
+"""Scores that are computed at once: so many stay in a core's cache while one product after another is added to them."""
 
 
 def attend(
