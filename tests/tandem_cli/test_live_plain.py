@@ -1,5 +1,6 @@
 """A running job as log lines."""
 
+from tandem_api.history import EvaluationRecord
 from tandem_api.job.status import Phase
 from tandem_api.registry import Desired, MemberState, MemberStatus, Progress
 from tandem_cli.live.plain import lines_for
@@ -67,6 +68,18 @@ def test_a_finished_iteration_is_one_line_with_its_numbers() -> None:
 
     assert line.startswith("iteration 3/40  reward 0.")
     assert "tokens/s  KL " in line
+
+
+def test_an_evaluation_is_one_line_with_what_it_found() -> None:
+    record = EvaluationRecord(
+        at=STARTED_AT + 1, name="test", generation=10, problems=2, samples=7, unscored=1, pass_at={1: 0.5, 4: 1.0},
+        mean_reward=0.25, mean_tokens=5.0, cut_share=0.0, sampled_tokens=40, seconds=0.5,
+    )  # fmt: skip
+    new = with_records(NEW, [record])
+
+    told = "evaluation test of generation 10: pass@1 0.500, pass@4 1.000, reward 0.250, length 5.0 tokens, 1 not scored"
+    assert lines_for(NEW, new) == [told]
+    assert lines_for(new, new) == []
 
 
 def test_an_iteration_that_is_done_again_is_told_again() -> None:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from tandem_api.job.status import Phase
+from tandem_api.job.status import EvaluationStatus, Phase
 from tests.tandem_operator.reconcile.operators import Operator, is_quiet, running, settle, start_all
 from tests.tandem_operator.reconcile.world import ITERATIONS, World
 
@@ -142,6 +142,16 @@ def test_the_caption_is_train_after_the_second_switch() -> None:
     assert operator.world.status.reward is not None
     assert operator.world.status.reward.mean == 0.25
     assert operator.world.status.tokens_per_second == 1200.0
+
+
+def test_the_last_evaluation_of_each_held_out_set_is_in_the_status() -> None:
+    operator = running()
+    told = EvaluationStatus(name="test", generation=10, pass1=0.5, mean_reward=0.25)
+    operator.world.speak(evaluations=(told,))
+
+    settle(operator)
+
+    assert operator.world.status.evaluations == (told,)
 
 
 def test_numbers_that_json_cannot_hold_are_left_out_of_the_status() -> None:
