@@ -6,6 +6,7 @@ So two runs that end with the same weights have sampled and trained the same, in
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class ReckoningStub(EngineStub):
         prompt = tuple(body["prompt"])
         self.answered.append((prompt, body["seed"]))
         choices = [
-            self._reckoned(f"{weights}/{body['seed']}/{number}", number, prompt, body["max_tokens"])
+            self._reckoned(f"{weights}/{body['seed'] + number}/0", number, prompt, body["max_tokens"])
             for number in range(body["n"])
         ]
         return Response(streamed(choices), media_type="text/event-stream")
@@ -94,11 +95,19 @@ class ReckoningStub(EngineStub):
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def _put_in_place(self, folder: Path) -> Response:
-        answer = await super()._put_in_place(folder)
         generation = max(self.weights) if folder.name == "policy" else int(folder.name.rpartition("-")[2])
-        kept = json.dumps({generation: self.weights[generation]})
-        await asyncio.to_thread((folder / WEIGHTS).write_text, kept)
-        return answer
+        await asyncio.to_thread(_write, folder, json.dumps({generation: self.weights[generation]}))
+        return await super()._put_in_place(folder)
+
+
+def _write(folder: Path, weights: str) -> None:
+    """Make a folder with weights, whole or not at all."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    (aside / WEIGHTS).write_text(weights)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
 
 
 def _restored(checkpoints: Path) -> dict[int, str]:
