@@ -125,8 +125,7 @@ def main() -> int:
             path.unlink()
     scale = QUICK if options.quick else FULL
     is_complete = run_missing(runs, scale, [Group(name) for name in options.only] or tuple(Group), until)
-    if is_complete:
-        run_real_jobs(runs, scale, options.real)
+    run_real_jobs(runs, scale, options.real)
     outcomes, machine = planned(read_outcomes(runs), scale), describe_machine(load_before)
     complete = whole(tuple(outcomes.values()), scale)
     figures = figures_of(complete)

@@ -11,6 +11,7 @@ LEVELS = (0.5, 0.8)
 """Accuracies whose iterations are counted."""
 SAMPLING_LEVEL = 0.4
 """The accuracy that the strategies of sampling are compared at."""
+RESET_AND_NOT = ("mirror_descent", "mirror_descent_kept")
 OUR_LENGTH, OUR_SAMPLING = ("length_on", "length_off"), ("prioritized", "uniform")
 
 
@@ -30,6 +31,9 @@ def figures_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for method in METHODS:
         figures |= method_figures(outcomes, method.name, LEVELS if method.group is not Group.SAMPLING else ())
+    with_reset, without = (figures.get(f"final_accuracy_{name}") for name in RESET_AND_NOT)
+    if with_reset and without:
+        figures["reset_removal_gain"] = without - with_reset
     figures |= length_figures(outcomes)
     figures |= sampling_figures(outcomes)
     for method in METHODS:

@@ -8,7 +8,7 @@ from benchmarks.learning_bench import section
 from benchmarks.learning_bench.curves import LAST
 from benchmarks.learning_bench.figures import LEVELS, SAMPLING_LEVEL, real_of, reported, sweep_table
 from benchmarks.learning_bench.outcome import Outcome
-from benchmarks.learning_bench.tasks import MOST_THOUGHTS
+from benchmarks.learning_bench.tasks import MOST_EXTRA
 from benchmarks.learning_bench.trials import BY_NAME, LENGTH_WARM_UP, METHODS, PROBLEMS, SAMPLES, STEPS, Group
 
 PICTURES = {group: f"learning-{group}.png" for group in Group}
@@ -90,6 +90,7 @@ def _objectives(outcomes: Sequence[Outcome], figures: Figures) -> str:
         best=NAMES[ranked[0]],
         margin=figures[f"final_accuracy_{ranked[0]}"] - figures[f"final_accuracy_{ranked[1]}"],
         apart=max(figures[f"final_accuracy_spread_{name}"] for name in names),
+        reset=section.RESET.format(gain=figures["reset_removal_gain"]) if "reset_removal_gain" in figures else "",
         real=_real(outcomes, figures, names),
     )
 
@@ -130,7 +131,7 @@ def _length(outcomes: Sequence[Outcome], figures: Figures) -> str:
     difference, apart = figures["accuracy_difference_length"], figures["accuracy_spread"]
     runs = reported(outcomes, names[0])
     return section.LENGTH.format(
-        thoughts=MOST_THOUGHTS,
+        extra=MOST_EXTRA,
         seeds=len(runs),
         iterations=len(runs[0].rewards),
         first=LENGTH_WARM_UP + 1,

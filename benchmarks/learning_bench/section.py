@@ -11,31 +11,31 @@ checkpoints and commits; the losses (`tandem_sidecars.megatron.objective`) and m
 registry in memory stands for etcd, members that answer at once stand for the switch, and one process with one torch
 thread stands for vLLM and Megatron-Core. It speaks their HTTP, samples from the same Qwen2 of 0.3 M parameters by
 transformers, and takes Adam's steps by torch; a test holds its weights after an iteration against those of a real
-Megatron-Core rank. The objectives were also run as real jobs, once each, below.
+Megatron-Core rank. What `--real` names is run as a real job too: see below.
 
 Each iteration: {problems} problems ({few} for the length reward), {samples} samples each, {steps} optimizer steps,
-temperature 1, tau 0.1, clip 0.2; all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of the
-policy is right, computed exactly, over held-out problems. "Final" is the mean of the last {last} iterations, then over
-seeds; ± is half of what the extreme seeds are apart. Iterations to an accuracy are means over seeds, "-" where one does
-not reach it.
+temperature 1, tau 0.1, clip 0.2; all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of
+the policy is right, computed exactly, over held-out problems. "Final" is the mean of the last {last} iterations,
+then over seeds; ± is half of what the extreme seeds are apart. Iterations to an accuracy are means over seeds, "-"
+where one does not reach it.
 
 **Sweeps.** Each method has the same budget: three learning rates, one seed, which no reported run has. The rate with
 the best accuracy, averaged over the iterations of its sweep, is taken. With and without the length reward the rate is
-that of eq. (3); nothing else was tuned by a sweep.
+that of eq. (3); its weight, its warm-up and its task were chosen by hand, after a few runs of other ones.
 
 {sweeps}"""
 
 OBJECTIVES = """### Objectives
 
 Example 01's task and policy, {seeds} seeds, {iterations} iterations. Eq. (3) with the report's recipe resets the
-optimizer in each iteration; REINFORCE and GRPO keep Adam's moments, as their authors have it. Eq. (3) without the reset
-tells the loss from the reset.
+optimizer in each iteration; REINFORCE and GRPO keep Adam's moments, as their authors have it. Eq. (3) without the
+reset tells the loss from the reset.
 
 ![Accuracy and reward by iteration]({picture})
 
 {table}
 Best in the end: {best}, in accuracy {margin:.3f} before the next; seeds of one method are up to {apart:.3f} apart.
-
+{reset}
 {real}"""
 
 REAL = """Dashed in the picture: the same trials, seed 1, once each by `tandem up` with etcd, vLLM and Megatron-Core.
@@ -44,14 +44,15 @@ engine's seeds, mean over iterations; beside it the same of the tiny engine's fa
 Log-probabilities: the largest difference of vLLM's and Megatron's, nats.
 
 {table}"""
-NO_REAL = "No real job was run.\n"
+NO_REAL = "No real job has been run.\n"
+RESET = "Without the reset eq. (3) ends {gain:+.3f} from where it ends with it.\n"
 
 LENGTH = """### Length reward
 
-Three or four digits to reverse, after up to {thoughts} tokens of thinking that the reward does not see. The policy
-begins from demonstrations of every length; those with fewer thoughts had more wrong digits. Eq. (3), {seeds} seeds,
-{iterations} iterations; the length reward counts from iteration {first} on (dotted). Lengths are of whole responses, in
-tokens; rewards are without the length reward.
+Three or four digits to reverse. The policy begins from demonstrations that go on after the answer, for up to
+{extra} tokens that the reward does not see: so length is of no use here, and a length that helps to be right is not
+tested. Eq. (3), {seeds} seeds, {iterations} iterations; the length reward counts from iteration {first} on
+(dotted). Lengths are of whole responses, in tokens; rewards are without the length reward.
 
 ![Accuracy and length by iteration]({picture})
 

@@ -3,8 +3,7 @@
 `digits` is example 01's, made by its own script. The others take model, tokenizer and mistakes from that script:
 
   mixed     reverse two to six digits; most problems are short, so easy, and the long ones are hard
-  thinking  reverse three or four digits, after up to eight tokens of thinking that the reward does not see. The fewer
-            of them a demonstration has, the more of its digits are wrong: thinking pays, at first
+  wordy     reverse three or four digits, and go on for up to eight tokens that the reward does not see
 """
 
 import importlib.util
@@ -20,13 +19,16 @@ from typing import Any
 import torch
 from benchmarks.switch_bench.policies import EXAMPLE, make_toy
 
-THOUGHT = "<unused63>"
+EXTRA = "<unused63>"
 """A special token: what a response is decoded to does not hold it."""
-MOST_THOUGHTS = 8
+MOST_EXTRA = 8
+"""Tokens by which a demonstration is longer than its answer."""
+COUNTED_EXTRA = 20
+"""The same of the longest responses that are right and fit the token budget."""
 MIXED_COUNTS: Mapping[int, int] = {2: 60, 3: 100, 4: 32, 5: 24, 6: 24}
 """Problems by number of digits."""
-THINKING_DIGITS = (3, 4)
-THINKING_REPEATS = 240
+WORDY_DIGITS = (3, 4)
+WORDY_REPEATS = 240
 HELD_OUT = 96
 WARM_UP_BATCH, WARM_UP_RATE, MOST_STEPS, CHECK_EVERY = 128, 2e-3, 1500, 8
 
@@ -36,7 +38,7 @@ class Demonstration:
     """One prompt with one response to it."""
 
     digits: str
-    num_thoughts: int = 0
+    num_extra: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ class WarmUp:
 
     lengths: Sequence[int]
     """Digits of its prompts."""
-    thoughts: Sequence[int]
-    """Numbers of thoughts."""
-    mistakes: Sequence[float]
-    """Chance that a digit is wrong, by the number of thoughts before it."""
+    extra: Sequence[int]
+    """Numbers of tokens that follow answers."""
+    mistakes: float
+    """Chance that a digit is wrong."""
     target: float
     """Chance that a sample is right at which it ends."""
 
@@ -61,8 +63,8 @@ class Task:
     folder: Path
     held_out: tuple[str, ...]
     """Digits of problems that are not trained on."""
-    thoughts: tuple[int, ...] = (0,)
-    """Numbers of thoughts that a right response may begin with."""
+    extra: tuple[int, ...] = (0,)
+    """Numbers of tokens by which a right response may be longer than the answer."""
 
     @property
     def policy(self) -> Path:
@@ -81,7 +83,7 @@ class Task:
 
         It is the sum of the chances of all responses that are right.
         """
-        ways = [Demonstration(digits, number) for digits in self.held_out for number in self.thoughts]
+        ways = [Demonstration(digits, number) for digits in self.held_out for number in self.extra]
         return float(response_logprobs(model, ways).exp().sum()) / len(self.held_out)
 
 
@@ -102,7 +104,7 @@ def make_tasks(folder: Path, names: Collection[str]) -> Mapping[str, Task]:
     makers: Mapping[str, Callable[[Path], None]] = {
         "digits": make_digits,
         "mixed": make_mixed,
-        "thinking": make_thinking,
+        "wordy": make_wordy,
     }
     for name in names:
         if not (folder / name / "data").exists():
@@ -114,8 +116,8 @@ def read_task(name: str, folder: Path) -> Task:
     """Return a task that was made."""
     lines = (folder / "data" / "heldout.jsonl").read_text().splitlines()
     held_out = tuple(json.loads(line)["prompt"].removesuffix("=") for line in lines)[:HELD_OUT]
-    if name == "thinking":
-        return Task(name, folder, held_out[: HELD_OUT // 4], tuple(range(MOST_THOUGHTS + 1)))
+    if name == "wordy":
+        return Task(name, folder, held_out[: HELD_OUT // 4], tuple(range(COUNTED_EXTRA + 1)))
     return Task(name, folder, held_out)
 
 
@@ -127,16 +129,15 @@ def make_digits(folder: Path) -> None:
 def make_mixed(folder: Path) -> None:
     """Make the task whose problems are of different difficulty."""
     counts = [length for length, number in MIXED_COUNTS.items() for _ in range(number)]
-    make_task(WarmUp(sorted(MIXED_COUNTS), (0,), (0.3,), 0.2), counts, folder)
+    make_task(WarmUp(sorted(MIXED_COUNTS), (0,), 0.3, 0.2), counts, folder)
 
 
-def make_thinking(folder: Path) -> None:
-    """Make the task whose responses may be short or long."""
-    thoughts = tuple(range(MOST_THOUGHTS + 1))
-    mistakes = tuple(0.14 - 0.01 * number for number in thoughts)
-    make_task(WarmUp(THINKING_DIGITS, thoughts, mistakes, 0.55), [*THINKING_DIGITS] * THINKING_REPEATS, folder)
+def make_wordy(folder: Path) -> None:
+    """Make the task whose right responses may be short or long."""
+    extra = tuple(range(MOST_EXTRA + 1))
+    make_task(WarmUp(WORDY_DIGITS, extra, 0.3, 0.25), [*WORDY_DIGITS] * WORDY_REPEATS, folder)
     tokenizer = example().make_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT]})
+    tokenizer.add_special_tokens({"additional_special_tokens": [EXTRA]})
     tokenizer.save_pretrained(folder / "policy")
 
 
@@ -166,29 +167,26 @@ def _different(rng: random.Random, counts: Sequence[int]) -> list[str]:
 def _warm_up(model: Any, spec: WarmUp, rng: random.Random, held_out: Sequence[str]) -> None:
     """Take supervised steps until the policy is right as often as `spec` says."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_RATE, weight_decay=0.0)
-    checked = [Demonstration(digits, number) for digits in held_out for number in spec.thoughts]
+    checked = [Demonstration(digits, number) for digits in held_out for number in spec.extra]
     for step in range(MOST_STEPS):
         if step % CHECK_EVERY == 0:
             reward = float(response_logprobs(model, checked).exp().sum()) / len(held_out)
             if reward >= spec.target:
                 return
         lengths = rng.choices(spec.lengths, k=WARM_UP_BATCH)
-        drawn = [Demonstration("".join(rng.choices("0123456789", k=n)), rng.choice(spec.thoughts)) for n in lengths]
-        rates_B = torch.tensor([spec.mistakes[one.num_thoughts] for one in drawn])
-        ids, labels = _with_mistakes(*_encoded(drawn), rates_B)
+        drawn = [Demonstration("".join(rng.choices("0123456789", k=n)), rng.choice(spec.extra)) for n in lengths]
+        ids, labels = _with_mistakes(*_encoded(drawn), spec.mistakes)
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     raise RuntimeError(f"the warm-up has not reached a reward of {spec.target:g} in {MOST_STEPS} steps")
 
 
-def _with_mistakes(
-    ids_BS: torch.Tensor, labels_BS: torch.Tensor, rates_B: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return demonstrations with wrong digits, each with the probability of its row: the policy learns to be unsure."""
+def _with_mistakes(ids_BS: torch.Tensor, labels_BS: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return demonstrations with so many wrong digits: the policy learns to be unsure."""
     ids = example().ID
     is_digit = (labels_BS >= ids["0"]) & (labels_BS <= ids["9"])
-    wrong = is_digit & (torch.rand(labels_BS.shape) < rates_B[:, None])
+    wrong = is_digit & (torch.rand(labels_BS.shape) < rate)
     drawn = torch.randint(ids["0"], ids["9"] + 1, labels_BS.shape)
     return torch.where(wrong, drawn, ids_BS), torch.where(wrong, drawn, labels_BS)
 
@@ -208,8 +206,7 @@ def _encoded(demonstrations: Sequence[Demonstration]) -> tuple[torch.Tensor, tor
     ids = example().ID
     prompts = [[ids[c] for c in one.digits + "="] for one in demonstrations]
     responses = [
-        [ids[THOUGHT]] * one.num_thoughts + [ids[c] for c in one.digits[::-1]] + [ids["<eos>"]]
-        for one in demonstrations
+        [ids[c] for c in one.digits[::-1]] + [ids[EXTRA]] * one.num_extra + [ids["<eos>"]] for one in demonstrations
     ]
     width = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
     token_ids = torch.full((len(prompts), width), ids["<pad>"])

@@ -17,7 +17,7 @@ from tandem_api.job.spec import RLJobSpec
 
 SAMPLES, STEPS = 8, 4
 POD = "learning-hybrid-0"
-LENGTH_WARM_UP = 4
+LENGTH_WARM_UP = 6
 """Iterations before the length reward counts."""
 SWEEP_SEED = 0
 """Seed of the sweeps; the trials that are reported have others."""
@@ -56,8 +56,8 @@ METHODS: Sequence[Method] = (
     Method("reinforce", Group.OBJECTIVES, "digits", ObjectiveName.REINFORCE, resets=False),
     Method("grpo", Group.OBJECTIVES, "digits", ObjectiveName.GRPO, resets=False),
     Method("mirror_descent_kept", Group.OBJECTIVES, "digits", resets=False),
-    Method("length_off", Group.LENGTH, "thinking", rates=(3.0e-4,)),
-    Method("length_on", Group.LENGTH, "thinking", length_weight=0.5, rates=(3.0e-4,)),
+    Method("length_off", Group.LENGTH, "wordy", rates=(3.0e-4,)),
+    Method("length_on", Group.LENGTH, "wordy", length_weight=0.15, rates=(3.0e-4,)),
     Method("uniform", Group.SAMPLING, "mixed"),
     Method("prioritized", Group.SAMPLING, "mixed", strategy=SamplingStrategy.PRIORITIZED),
 )
