@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 stamp=.venv/.made-from
 compiled=sidecars/tandem_sidecars/megatron
-wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh $compiled/compilation.py $compiled/copying.c | sha256sum | cut -d' ' -f1)
+wanted=$(cat requirements/cpu.txt pyproject.toml tools/environment.sh $compiled/compilation.py $compiled/copying.c 2>/dev/null | sha256sum | cut -d' ' -f1)
 if [ -x .venv/bin/tandem ] && [ "$(cat $stamp 2>/dev/null || true)" = "$wanted" ]; then
   exit 0
 fi

@@ -75,7 +75,7 @@ class TinyTrainer:
 
     @torch.no_grad()
     def _reference(self, samples: Sequence[Sample]) -> list[Referenced]:
-        rows = pack([positions_of(sample) for sample in samples], self._trainer.row_tokens(1))
+        rows = pack([positions_of(sample) for sample in samples], self._trainer.micro_batch_tokens)
         batches = make_micro_batches(samples, rows, CPU)
         return [Referenced(batch, self._logprobs(batch)) for batch in batches]
 

@@ -14,7 +14,6 @@ from tandem_checkpoint.layouts.pod import split_of
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_cli.errors import UserError
 from tandem_cli.local.environment import POD_FIELDS, is_known
-from tandem_master.batch import too_narrow
 from tandem_master.data.catalogue import load_catalogue, too_few, unlabelled
 from tandem_master.data.problems import read_problem_set
 from tandem_master.errors import DataError
@@ -142,9 +141,5 @@ def _budget_problems(spec: RLJobSpec) -> Iterator[str]:
             f"spec.recipe.partialRollout.tokenBudget: {budget} is less than the longest prompt ({longest} tokens, "
             f"problem {prompt}); use {longest} or more"
         )
-    wanted = (
-        too_few(catalogue, spec.recipe),
-        unlabelled(catalogue, spec.recipe),
-        too_narrow(spec.trainer, catalogue.max_length_tokens),
-    )
+    wanted = (too_few(catalogue, spec.recipe), unlabelled(catalogue, spec.recipe))
     yield from (problem for problem in wanted if problem is not None)

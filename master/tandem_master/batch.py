@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tandem_api.engine import Sample
-from tandem_api.job.pods import TrainerSpec
 
 Steps = tuple[tuple[tuple[Sample, ...], ...], ...]
 """Samples by optimizer step, then by share of one pod."""
@@ -49,17 +48,6 @@ def plan_batch(groups: Sequence[Sequence[Sample]], pods: Sequence[PodShares], nu
         pod.pod: tuple(tuple(shares[number] for number in pod.shares) for shares in dealt) for pod in pods
     }
     return Batch(by_pod, tuple(len(samples) for samples in steps))
-
-
-def too_narrow(trainer: TrainerSpec, longest_tokens: int) -> str | None:
-    """Return that a trajectory may be longer than what a rank passes at once, None where none can be."""
-    if trainer.row_tokens(longest_tokens) >= longest_tokens:
-        return None
-    return (
-        f"spec.trainer.microBatchTokens: {trainer.micro_batch_tokens} is less than the longest trajectory"
-        f" ({longest_tokens} tokens: policy.maxLengthTokens, cut to the policy's positions); use {longest_tokens} or"
-        " more, or lower policy.maxLengthTokens"
-    )
 
 
 def deal(samples: Sequence[Sample], num_shares: int) -> tuple[tuple[Sample, ...], ...]:

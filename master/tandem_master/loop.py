@@ -13,7 +13,6 @@ from tandem_api.history import IterationRecord, RunEnded, RunStarted
 from tandem_api.registry import Progress
 from tandem_checkpoint.registry.errors import Fenced, LeaseLost, RegistryError
 from tandem_checkpoint.registry.store import Registry
-from tandem_master.batch import too_narrow
 from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.checkpoints import Checkpoints
 from tandem_master.client import pod_client
@@ -25,7 +24,6 @@ from tandem_master.errors import (
     MasterError,
     MembersError,
     Recoverable,
-    SettingsError,
     Stopped,
     SwitchError,
     TrainError,
@@ -150,9 +148,6 @@ async def _run_loop(office: Office) -> None:
     settings, keys, spec = office.settings, office.settings.keys, office.settings.job.spec
     office.board.show(activity="reading the problems")
     catalogue = await asyncio.to_thread(load_catalogue, spec.policy, spec.data, spec.recipe)
-    refusal = too_narrow(spec.trainer, catalogue.max_length_tokens)
-    if refusal is not None:
-        raise SettingsError(refusal)
     held_out = await asyncio.to_thread(load_held_out, spec, catalogue)
     for text in await asyncio.to_thread(overlaps, held_out, catalogue):
         logger.warning("%s", text)

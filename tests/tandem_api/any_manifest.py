@@ -113,8 +113,8 @@ SPECS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "partialRollout": st.fixed_dictionaries(
                     {"tokenBudget": st.sampled_from([1, 8191, 8192, 8193])},
                     optional={
-                        "stopWhenCompleteShare": st.sampled_from([0, 0.5, 1, 1.5]),
-                        "deadlineSeconds": st.sampled_from([0, 0.5, 604_800, 604_801]),
+                        "stopWhenCompleteShare": st.sampled_from([0.1, 0.5, 1]),
+                        "deadlineSeconds": st.sampled_from([0.5, 604_800]),
                     },
                 ),
             },

@@ -81,12 +81,6 @@ def test_a_split_of_the_trainer_that_the_policy_does_not_take_is_told_before_any
     assert lines[0].startswith("spec.trainer.parallelism.tensor: 16 does not divide ")
 
 
-def test_a_micro_batch_that_does_not_hold_the_longest_trajectory_is_told(ground: Ground) -> None:
-    (line,) = problems_of(ground, trainer={"microBatchTokens": 7})
-
-    assert line.startswith("spec.trainer.microBatchTokens: 7 is less than the longest trajectory (")
-
-
 def test_a_server_on_two_devices_passes(ground: Ground) -> None:
     ground.write_job(hybrid={"gpusPerPod": 2, "gpu": {"sharing": "None"}}, rollout={"parallelism": {"tensor": 2}})
 

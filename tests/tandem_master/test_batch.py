@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem_api.engine import Sample
-from tandem_api.job.pods import TrainerSpec
-from tandem_master.batch import Batch, PodShares, deal, plan_batch, too_narrow
+from tandem_master.batch import Batch, PodShares, deal, plan_batch
 
 
 def sample(mark: int, num_tokens: int = 4) -> Sample:
@@ -138,16 +137,3 @@ def test_pods_that_hold_a_model_together_are_given_the_same_samples() -> None:
     assert batch.steps["pod-0"] == batch.steps["pod-1"] != batch.steps["pod-2"] == batch.steps["pod-3"]
     assert batch.samples_per_step == (4,)
     assert batch.num_samples == 4
-
-
-def test_a_micro_batch_holds_the_longest_trajectory_or_says_what_to_do() -> None:
-    assert too_narrow(TrainerSpec(micro_batch_tokens=63), 64) == (
-        "spec.trainer.microBatchTokens: 63 is less than the longest trajectory (64 tokens: policy.maxLengthTokens, cut"
-        " to the policy's positions); use 64 or more, or lower policy.maxLengthTokens"
-    )
-    assert too_narrow(TrainerSpec(micro_batch_tokens=64), 64) is None
-
-
-def test_without_a_number_a_micro_batch_holds_any_trajectory() -> None:
-    assert too_narrow(TrainerSpec(), 1 << 17) is None
-    assert (TrainerSpec().row_tokens(64), TrainerSpec().row_tokens(1 << 17)) == (16384, 1 << 17)

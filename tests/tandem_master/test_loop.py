@@ -243,12 +243,3 @@ async def test_a_mistake_in_the_data_is_told_in_one_line(job: Job) -> None:
 
     assert exit_code == 1
     assert "train.jsonl:3: the prompt has 7 tokens" in job.ends()[0][1]
-
-
-async def test_trajectories_longer_than_what_a_rank_passes_at_once_end_the_job_before_it_begins(job: Job) -> None:
-    with_spec(job, "trainer", micro_batch_tokens=4)
-
-    exit_code = await job.run()
-
-    assert exit_code == 1
-    assert "spec.trainer.microBatchTokens: 4 is less than the longest trajectory (" in job.ends()[0][1]

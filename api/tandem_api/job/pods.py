@@ -19,8 +19,6 @@ MAX_PODS = 1024
 """Most pods of a kind: names append `-rollout-1023` and stay DNS labels."""
 MAX_RESOURCES = 32
 MAX_TOKENS = 1 << 30
-MICRO_BATCH_TOKENS = 16384
-"""Tokens that a rank passes at once where the spec does not say and no trajectory is longer."""
 MAX_ITERATIONS = 1_000_000
 
 
@@ -266,16 +264,11 @@ class TrainerSpec(Resource):
     """Container image."""
     parallelism: TrainerParallelism = TrainerParallelism()
     """Split of the model over the ranks."""
-    micro_batch_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    micro_batch_tokens: int = Field(default=16384, ge=1, le=MAX_TOKENS)
     """Most tokens that one rank passes forward and backward at once: samples lie end to end in rows of so many, without
-    padding. At least the longest trajectory (`spec.policy.maxLengthTokens`, cut to the policy's positions). Absent:
-    that, and not less than 16384."""
+    padding. A longer sample is a row of its own."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """The optimizer and its numbers."""
-
-    def row_tokens(self, longest_tokens: int) -> int:
-        """Return the most tokens of a row where the longest trajectory has so many."""
-        return self.micro_batch_tokens or max(MICRO_BATCH_TOKENS, longest_tokens)
 
 
 def _integer(value: object) -> object:

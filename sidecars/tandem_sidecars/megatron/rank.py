@@ -106,7 +106,7 @@ class Rank:
             spec.trainer.optimizer,
             spec.recipe.iterations,
             spec.recipe.temperature,
-            spec.trainer.row_tokens(min(spec.policy.max_length_tokens, policy.max_positions)),
+            spec.trainer.micro_batch_tokens,
             policy.vocabulary,
         )
         trainer = Trainer(chunks, optimizer, rule, device.torch_device)
