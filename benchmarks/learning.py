@@ -118,7 +118,7 @@ def main() -> int:
     """Run what is missing, print the figures, write them down."""
     options = parse_options()
     load_before, until = os.getloadavg()[0], monotonic() + options.seconds
-    runs: Path = options.runs
+    runs: Path = options.runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
     if not options.resume:
         for path in runs.glob("*.json"):
