@@ -85,7 +85,7 @@ bench-learning: install ## Show what is learnt: objectives, length reward, sampl
 	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
 
-bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 9 minutes)
+bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 7 minutes)
 	$(BIN)/python benchmarks/rollout.py --quick --json build/rollout.json --docs docs/results.md
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)

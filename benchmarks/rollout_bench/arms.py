@@ -28,6 +28,8 @@ POLL_SECONDS = 0.02
 START_SECONDS, END_SECONDS = 120.0, 60.0
 COMPLETE_SHARE = 0.8
 """Of the stop rule's column."""
+STOP_WARM_UP = 8
+"""Iterations after which so few are left of a phase's unfinished fifth that they do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,19 @@ class Arm:
 
     name: str
     changes: Mapping[str, Mapping[str, Any]]
+    num_warm_up: int = 1
+    """Iterations until a phase begins with as much as any other."""
 
 
 def arms(longest: int) -> Mapping[str, Arm]:
     """Return all arms. `longest`: policy.maxLengthTokens of the example."""
     whole = {"tokenBudget": longest}
+    budget = example()["spec"]["recipe"]["partialRollout"]["tokenBudget"]
+    filling = -(-longest // budget)
     found = (
-        Arm("partial", {}),
+        Arm("partial", {}, filling),
         Arm("full", {"partialRollout": whole}),
-        Arm("stop", {"partialRollout": {**whole, "stopWhenCompleteShare": COMPLETE_SHARE}}),
+        Arm("stop", {"partialRollout": {**whole, "stopWhenCompleteShare": COMPLETE_SHARE}}, STOP_WARM_UP),
         Arm("unstopped", {"repeats": {"windowTokens": 0}}),
     )
     return {arm.name: arm for arm in found}

@@ -20,8 +20,7 @@ from benchmarks.switch_bench.result import PartError, Result
 
 from tandem_master.rollout.repeats import RepeatRule
 
-COMPARED = ("full", "partial", "stop")
-"""Arms that are run once a seed, in turns: the order goes round from seed to seed."""
+LEAST_ITERATIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class Sizes:
     seeds: int
     seconds: float
     """Of each job, after its first switch."""
+    arms: Sequence[str]
+    """Compared, once a seed, in turns: the order goes round from seed to seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ def measure_real(sizes: Sizes, folder: Path) -> Result:
     """Return the figures of the real jobs."""
     made = make_policy(folder / "made")
     known = arms(example()["spec"]["policy"]["maxLengthTokens"])
-    left_out = {name: why for name in COMPARED if (why := refusal(manifest(known[name], made, 1))) is not None}
-    present = [name for name in COMPARED if name not in left_out]
+    left_out = {name: why for name in sizes.arms if (why := refusal(manifest(known[name], made, 1))) is not None}
+    present = [name for name in sizes.arms if name not in left_out]
     measured = [
         _measure(known[name], made, seed, sizes.seconds, folder)
         for seed in range(1, sizes.seeds + 1)
@@ -77,11 +78,9 @@ def measure_real(sizes: Sizes, folder: Path) -> Result:
 def _measure(arm: Arm, made: Path, seed: int, seconds: float, folder: Path) -> Measured:
     job = prepare(arm, made, seed, folder)
     run_for(job, seconds)
-    sampling = read_sampling(job.run)
-    if len(sampling.iterations) < 3:
-        raise PartError(
-            f"{arm.name}: {len(sampling.iterations)} iterations in {seconds:g} s show nothing; give it more"
-        )
+    sampling = read_sampling(job.run, arm.num_warm_up)
+    if len(sampling.counted) < LEAST_ITERATIONS:
+        raise PartError(f"{arm.name}: {len(sampling.iterations)} iterations in {seconds:g} s are too few; give it more")
     return Measured(arm.name, seed, sampling, _reward(made, job.run / "policy"))
 
 

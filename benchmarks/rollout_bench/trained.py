@@ -13,9 +13,6 @@ from tandem_api.history import RECORD, IterationRecord
 from tandem_master.buffer.rows import unpack_tokens
 from tandem_master.rollout.repeats import RepeatRule, RepeatWatch
 
-FIRST_ITERATIONS = 1
-"""Left out: the first one starts processes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -39,20 +36,26 @@ class Sampling:
     """Trajectories that were stopped because they repeated themselves."""
     responses: Mapping[str, tuple[int, ...]]
     """Tokens of each trajectory."""
+    num_warm_up: int = 1
+    """First iterations that do not count: the first one starts processes, and where rollouts are partial the tail has
+    to fill up, which takes as many as the longest response."""
+
+    @property
+    def counted(self) -> Sequence[IterationRecord]:
+        return [record for record in self.iterations if record.iteration > self.num_warm_up]
 
     @property
     def seconds(self) -> float:
         """Return the duration of the iterations that count."""
-        return sum(record.seconds for record in self.iterations if record.iteration > FIRST_ITERATIONS)
+        return sum(record.seconds for record in self.counted)
 
     @property
     def infer_seconds(self) -> float:
         """Return how much of it was sampling."""
-        counted = [record for record in self.iterations if record.iteration > FIRST_ITERATIONS]
-        return sum(item.sampled_tokens / item.tokens_per_second for item in counted if item.tokens_per_second > 0)
+        return sum(item.sampled_tokens / item.tokens_per_second for item in self.counted if item.tokens_per_second > 0)
 
 
-def read_sampling(run: Path) -> Sampling:
+def read_sampling(run: Path, num_warm_up: int = 1) -> Sampling:
     """Return what a run folder tells; what was sampled for an iteration that was not committed is left out."""
     lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
     records = [record for record in map(RECORD.validate_json, lines) if isinstance(record, IterationRecord)]
@@ -75,6 +78,7 @@ def read_sampling(run: Path) -> Sampling:
         {name: iteration for name, _, iteration in trajectories if iteration is not None and iteration <= last},
         frozenset(name for name, why, _ in trajectories if why == "repeat"),
         dict(responses),
+        num_warm_up,
     )
 
 
@@ -83,7 +87,7 @@ def trained_tokens(sampling: Sampling) -> int:
     return sum(
         segment.num_tokens
         for segment in sampling.segments
-        if sampling.trained.get(segment.trajectory, 0) > FIRST_ITERATIONS
+        if sampling.trained.get(segment.trajectory, 0) > sampling.num_warm_up
     )
 
 
@@ -116,8 +120,8 @@ def decoding_cost(samplings: Iterable[Sampling]) -> tuple[float, float]:
         longest: dict[int, int] = defaultdict(int)
         for segment in sampling.segments:
             longest[segment.iteration] = max(longest[segment.iteration], segment.num_tokens)
-        for record in sampling.iterations:
-            if record.iteration > FIRST_ITERATIONS and record.tokens_per_second > 0:
+        for record in sampling.counted:
+            if record.tokens_per_second > 0:
                 steps.append(longest[record.iteration])
                 tokens.append(record.sampled_tokens)
                 seconds.append(record.sampled_tokens / record.tokens_per_second)
