@@ -7,7 +7,7 @@ hundreds only where they change, "02 01 00 1_ 99 98 … 01 00 0_ 99 98 … 01 00
 many, the longest thirty times. A few answers never end: they say "hmm" again and again.
 
 The policy gets a short supervised warm-up. Most demonstrations end with a wrong letter, and some of them are caught in
-"hmm": the policy then counts well, is right in about one case of five, and rewards teach it the rest.
+"hmm": the policy then counts well, is right in about one case of five, and rewards are to teach it the rest.
 """
 
 from __future__ import annotations
