@@ -6,7 +6,7 @@ from statistics import fmean
 
 from benchmarks.learning_bench import section
 from benchmarks.learning_bench.curves import LAST
-from benchmarks.learning_bench.figures import LEVELS, SAMPLING_LEVEL, real_of, reported, sweep_table
+from benchmarks.learning_bench.figures import LEVELS, SAMPLING_LEVEL, SAMPLING_LEVELS, real_of, reported, sweep_table
 from benchmarks.learning_bench.outcome import Outcome
 from benchmarks.learning_bench.tasks import MOST_EXTRA
 from benchmarks.learning_bench.trials import BY_NAME, LENGTH_WARM_UP, METHODS, PROBLEMS, SAMPLES, STEPS, Group
@@ -154,13 +154,14 @@ def _sampling(outcomes: Sequence[Outcome], figures: Figures) -> str:
         [
             NAMES[name],
             f"{figures[f'rate_{name}']:g}",
-            _number(figures.get(f"iterations_to_{level}_{name}"), 1),
+            *(_number(figures.get(f"iterations_to_{accuracy:g}_{name}"), 1) for accuracy in SAMPLING_LEVELS),
             _with_spread(figures, "final_accuracy", name),
             _with_spread(figures, "final_reward", name),
         ]
         for name in names
     ]
-    head = ["strategy", "rate", f"iterations to {level}", "final accuracy", "final reward, as drawn"]
+    head = ["strategy", "rate", *(f"iterations to {accuracy:g}" for accuracy in SAMPLING_LEVELS)]
+    head += ["final accuracy", "final reward, as drawn"]
     speedup = figures.get("prioritized_speedup")
     verdict = f"Not every seed of both reaches {level}."
     if speedup:
