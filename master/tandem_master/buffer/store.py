@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
-from tandem_master.buffer.group_commit import GroupCommit
 from tandem_master.errors import BufferStateError
+from tandem_master.grouped import Grouped
 from tandem_master.retention import Retention
 from tandem_master.rewards.verdict import Verdict
 from tandem_master.sampling.state import Draw, Tally
@@ -85,7 +85,7 @@ class Buffer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._records: GroupCommit[tuple[int, Sequence[Outcome]]] = GroupCommit(self._record_all)
+        self._records: Grouped[tuple[int, Sequence[Outcome]], None] = Grouped(self._record_all, "group commit")
 
     def close(self) -> None:
         with self._lock:
@@ -212,13 +212,14 @@ class Buffer:
 
     async def recorded(self, iteration: int, outcomes: Sequence[Outcome]) -> None:
         """Do as record, for many tasks at once: what comes while a transaction is written shares the next one."""
-        await self._records.written((iteration, outcomes))
+        await self._records.done((iteration, outcomes))
 
-    def _record_all(self, records: Sequence[tuple[int, Sequence[Outcome]]]) -> None:
+    def _record_all(self, records: Sequence[tuple[int, Sequence[Outcome]]]) -> Sequence[None]:
         with self._writing() as connection:
             for iteration, outcomes in records:
                 for outcome in outcomes:
                     _record(connection, iteration, outcome)
+        return [None] * len(records)
 
     def complete_groups(self) -> tuple[tuple[Outcome, ...], ...]:
         """Return the groups whose every trajectory is scored and that have not been trained, oldest first."""

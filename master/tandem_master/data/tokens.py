@@ -55,11 +55,18 @@ class PolicyText:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of a response without its end token and without special tokens."""
+        return self.decode_all([token_ids])[0]
+
+    def decode_all(self, responses: Sequence[Sequence[int]]) -> Sequence[str]:
+        """Do as decode for each response. Other threads go on meanwhile: the tokenizer needs no interpreter."""
+        texts: list[str] = self.tokenizer.decode_batch([*map(self._without_end, responses)], skip_special_tokens=True)
+        return texts
+
+    def _without_end(self, token_ids: Sequence[int]) -> list[int]:
         kept = list(token_ids)
         while kept and kept[-1] in self.eos_token_ids:
             kept.pop()
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return text
+        return kept
 
 
 def read_policy_text(folder: Path) -> PolicyText:

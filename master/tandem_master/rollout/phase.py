@@ -12,6 +12,7 @@ from tandem_api.history import PhaseEnd
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer.store import IterationTotals, Outcome
 from tandem_master.garbage import kept_aside
+from tandem_master.grouped import Grouped
 from tandem_master.rewards.scoring import Score
 from tandem_master.rewards.verdict import Question
 from tandem_master.rollout.ahead import Ahead
@@ -25,6 +26,7 @@ from tandem_master.rollout.sieve import Sieve
 from tandem_master.run import Run
 from tandem_master.serving import Servers, Serving
 from tandem_master.tasks import alongside, side_by_side, together
+from tandem_master.turns import short_turns
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Rollout:
         self._sieve = Sieve(run, iteration)
         self._ending = ending
         self._rule = run.stop_rule
+        self._texts = Grouped(run.catalogue.text.decode_all, "decode")
         self._num_finished = totals.num_finished
         self._num_unfinished = 0
         self.num_wanted = totals.num_finished + totals.num_unfinished
@@ -116,7 +119,7 @@ class Rollout:
         if trajectory.finish_reason == FinishReason.REPEAT:
             return Score(-run.spec.recipe.repeats.penalty, correct=False)
         problem = run.catalogue.problem(trajectory.problem_id)
-        response = run.catalogue.text.decode(trajectory.response_token_ids)
+        response = await self._texts.done(trajectory.response_token_ids)
         return await run.scorer.score(
             Question(problem_id=trajectory.problem_id, prompt=problem.prompt, response=response, answer=problem.answer)
         )
@@ -159,7 +162,7 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
     api = CompletionApi(run.client, run.spec.recipe.temperature, run.repeat_rule, ending.heard)
     ahead = Ahead(api, _asks(run, unfinished, iteration), ending)
     try:
-        with kept_aside():
+        with kept_aside(), short_turns():
             yield ahead
     finally:
         await ahead.close()
