@@ -3,27 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tandem_api.history import (
-    CheckpointRecord,
-    EvaluationRecord,
-    IterationRecord,
-    PhaseRecord,
-    RunEnded,
-    RunStarted,
-    SelfTestRecord,
-    SwitchRecord,
-)
-
-AnyRecord = (
-    RunStarted
-    | SwitchRecord
-    | PhaseRecord
-    | IterationRecord
-    | CheckpointRecord
-    | SelfTestRecord
-    | EvaluationRecord
-    | RunEnded
-)
+from tandem_api.history import IterationRecord, Record
 
 ITERATION = b'{"kind":"iteration",'
 """How the line of an IterationRecord begins."""
@@ -38,7 +18,7 @@ class History:
         self._path = path
         self._file = path.open("a", encoding="utf-8")
 
-    def append(self, record: AnyRecord) -> None:
+    def append(self, record: Record) -> None:
         """Write one line and hand it to the operating system: a kill of the process cannot lose it."""
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
@@ -49,7 +29,7 @@ class History:
             lines = [line for line in file if line.startswith(ITERATION)]
         return any(IterationRecord.model_validate_json(line).at == record.at for line in lines)
 
-    def missing(self, records: Sequence[AnyRecord]) -> tuple[AnyRecord, ...]:
+    def missing(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """Return which of these records the file does not hold, by their very text."""
         wanted = {record.model_dump_json(): record for record in records}
         with self._path.open(encoding="utf-8") as file:

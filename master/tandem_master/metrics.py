@@ -9,6 +9,7 @@ from tandem_api.history import (
     IterationRecord,
     PhaseEnd,
     PhaseRecord,
+    Record,
     RunStarted,
     SwitchRecord,
 )
@@ -25,7 +26,6 @@ from tandem_api.metrics import (
 )
 from tandem_api.registry import FailureReason
 from tandem_checkpoint.metrics import switch_histogram
-from tandem_master.history import AnyRecord
 
 __all__ = ["CONTENT_TYPE_LATEST", "MasterMetrics"]
 
@@ -86,7 +86,7 @@ class MasterMetrics:
         for activity in Activity:
             self._activities.labels(activity)
 
-    def record(self, record: AnyRecord) -> None:
+    def record(self, record: Record) -> None:
         """Take in one record of the diary; a run's end changes nothing."""
         match record:
             case RunStarted():

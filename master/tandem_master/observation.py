@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from tandem_api.history import Record
 from tandem_master.errors import SettingsError
-from tandem_master.history import AnyRecord
 from tandem_master.metrics import MasterMetrics
 from tandem_master.metrics_server import metrics_served
 from tandem_master.tracing import JobName, SwitchTracer, open_tracer
@@ -36,7 +36,7 @@ class Observation:
     metrics: MasterMetrics
     tracer: SwitchTracer | None = None
 
-    def record(self, record: AnyRecord) -> None:
+    def record(self, record: Record) -> None:
         """Take in one record of the diary. Safe from any thread."""
         self.metrics.record(record)
         if self.tracer is not None:

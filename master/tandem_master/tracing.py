@@ -14,8 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from tandem_api.history import MemberStage, SwitchRecord
-from tandem_master.history import AnyRecord
+from tandem_api.history import MemberStage, Record, SwitchRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -47,7 +46,7 @@ class SwitchTracer:
     def __init__(self, provider: "TracerProvider") -> None:
         self._tracer: Tracer = provider.get_tracer("tandem")
 
-    def record(self, record: AnyRecord) -> None:
+    def record(self, record: Record) -> None:
         """Take in one record of the diary; only switches have spans."""
         if isinstance(record, SwitchRecord):
             self._switch(record)

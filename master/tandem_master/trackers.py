@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tandem_api.history import EvaluationRecord, IterationRecord, SwitchRecord
+from tandem_api.history import EvaluationRecord, IterationRecord, Record, SwitchRecord
 from tandem_api.job.operations import Tracker
 from tandem_api.job.spec import RLJobSpec
-from tandem_master.history import AnyRecord
 from tandem_master.mlflow_files import MLflowFiles
 from tandem_master.tensorboard import EventFiles
 
@@ -39,7 +38,7 @@ Point = tuple[int, float, Mapping[str, float]]
 """Step, Unix time in seconds, values by name."""
 
 
-def point_of(record: AnyRecord) -> Point | None:
+def point_of(record: Record) -> Point | None:
     """Return what trackers are given of a record, None of one without numbers for them.
 
     Steps are iterations; of a switch its epoch, of an evaluation its generation.
@@ -81,7 +80,7 @@ class Trackers:
         self._thread = threading.Thread(target=self._feed, name="trackers", daemon=True)
         self._thread.start()
 
-    def record(self, record: AnyRecord) -> None:
+    def record(self, record: Record) -> None:
         """Hand on what trackers want of a record; never waits."""
         point = point_of(record)
         if point is None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tandem_api.history import Record
 from tandem_master import checkpoints
-from tandem_master.buffer.store import Buffer
-from tandem_master.history import AnyRecord, History
+from tandem_master.database import Database
+from tandem_master.history import History
 
 
 class Killed(BaseException):
@@ -59,15 +60,15 @@ def turn() -> Iterator[None]:
 
 @pytest.fixture
 def witnessed_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have transactions of the buffer, lines of the diary and changes of `latest` ask the witness of their context."""
-    write_transaction, write_line, write_file = Buffer._writing, History.append, checkpoints.write_atomically
+    """Have transactions, lines of the diary and changes of `latest` ask the witness of their context."""
+    write_transaction, write_line, write_file = Database.writing, History.append, checkpoints.write_atomically
 
     @contextmanager
-    def transaction(buffer: Buffer, **options: Any) -> Iterator[Any]:
-        with turn(), write_transaction(buffer, **options) as connection:
+    def transaction(database: Database, **options: Any) -> Iterator[Any]:
+        with turn(), write_transaction(database, **options) as connection:
             yield connection
 
-    def line(history: History, record: AnyRecord) -> None:
+    def line(history: History, record: Record) -> None:
         with turn():
             write_line(history, record)
 
@@ -75,6 +76,6 @@ def witnessed_writes(monkeypatch: pytest.MonkeyPatch) -> None:
         with turn():
             write_file(path, text)
 
-    monkeypatch.setattr(Buffer, "_writing", transaction)
+    monkeypatch.setattr(Database, "writing", transaction)
     monkeypatch.setattr(History, "append", line)
     monkeypatch.setattr(checkpoints, "write_atomically", file)

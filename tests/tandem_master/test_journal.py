@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from tandem_api.history import RECORD as LINE
-from tandem_api.history import RunStarted
-from tandem_master.history import AnyRecord
+from tandem_api.history import Record, RunStarted
 from tandem_master.journal import open_journal
 from tests.tandem_master.test_history import ITERATION
 
@@ -12,9 +11,9 @@ RECORD = RunStarted(at=1.0, job="toy", iteration=0, iterations=5)
 
 
 async def test_who_looks_on_gets_each_record_after_it_was_written(tmp_path: Path) -> None:
-    seen: list[tuple[AnyRecord, str]] = []
+    seen: list[tuple[Record, str]] = []
 
-    def observe(record: AnyRecord) -> None:
+    def observe(record: Record) -> None:
         seen.append((record, (tmp_path / "metrics.jsonl").read_text()))
 
     with open_journal(tmp_path, observe) as journal:

@@ -2,22 +2,19 @@
 
 import json
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
+from tandem_master.database import Database, open_database
 from tandem_master.errors import BufferStateError
 from tandem_master.grouped import Grouped
 from tandem_master.retention import Retention
 from tandem_master.rewards.verdict import Verdict
 from tandem_master.sampling.state import Draw, Tally
-
-BUSY_SECONDS = 5.0
-"""Time that a reader of the file, such as the command line, may keep the master waiting."""
 
 COMPLETE = (
     "state = 'Finished' AND group_id IN"
@@ -82,18 +79,16 @@ class IterationTotals:
 class Buffer:
     """One connection, shared by threads one at a time. All but `recorded` block: call them by asyncio.to_thread."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._records: Grouped[tuple[int, Sequence[Outcome]], None] = Grouped(self._record_all, "group commit")
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def newest_iteration(self) -> int:
         """Return the number of the last committed iteration, 0 where there is none."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return int(connection.execute("SELECT COALESCE(MAX(iteration), 0) FROM iterations").fetchone()[0])
 
     def rollback(self, generation: int) -> None:
@@ -102,7 +97,7 @@ class Buffer:
         What `generation` itself sampled stays and is used again: iteration generation + 1 is interrupted, not lost.
         """
         next_iteration = generation + 1
-        with self._writing(durable=True) as connection:
+        with self._database.writing(durable=True) as connection:
             known = connection.execute("SELECT 1 FROM iterations WHERE iteration = ?", [generation]).fetchone()
             if generation and known is None:
                 raise BufferStateError(
@@ -127,7 +122,7 @@ class Buffer:
 
     def draw_of(self, iteration: int) -> Draw | None:
         """Return what `iteration` drew, None where it has not drawn yet."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(
                 "SELECT problem_ids, positions FROM draws WHERE iteration = ?", [iteration]
             ).fetchone()
@@ -135,7 +130,7 @@ class Buffer:
 
     def begin(self, iteration: int, draw: Draw, trajectories: Sequence[Trajectory]) -> None:
         """Write down what `iteration` samples, before anything is asked of a server."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 "INSERT INTO draws VALUES (?, ?, ?)",
                 [iteration, json.dumps(draw.problem_ids), json.dumps(dict(draw.positions))],
@@ -144,7 +139,7 @@ class Buffer:
 
     def draw_more(self, iteration: int, draw: Draw, trajectories: Sequence[Trajectory]) -> None:
         """Write down a longer draw of `iteration`, and the trajectories of what was added to it."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 "UPDATE draws SET problem_ids = ?, positions = ? WHERE iteration = ?",
                 [json.dumps(draw.problem_ids), json.dumps(dict(draw.positions)), iteration],
@@ -153,13 +148,13 @@ class Buffer:
 
     def complete_group_ids(self) -> tuple[str, ...]:
         """Return the groups that complete_groups returns, by name."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(f"SELECT group_id FROM trajectories WHERE {COMPLETE} GROUP BY group_id")
             return tuple(group for (group,) in found)
 
     def marks_of(self, group: str) -> tuple[Marks, ...]:
         """Return the marks of every member of a group, none where one is not finished or was trained or rejected."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             query = f"SELECT {MARKS}, state FROM trajectories WHERE group_id = ? AND state != 'Unscored'"
             found = connection.execute(query, [group]).fetchall()
         if any(state != TrajectoryState.FINISHED for *_, state in found):
@@ -168,7 +163,7 @@ class Buffer:
 
     def marks_in(self, iteration: int) -> tuple[tuple[Marks, ...], ...]:
         """Return the marks of each group that `iteration` trained or rejected."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 f"SELECT group_id, {MARKS} FROM trajectories WHERE trained_iteration = ?", [iteration]
             ).fetchall()
@@ -179,7 +174,7 @@ class Buffer:
 
     def reject(self, iteration: int, group: str) -> int:
         """Leave a complete group out of training, and return how many `iteration` has left out by now."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(
                 "UPDATE trajectories SET state = 'Rejected', trained_iteration = ?"
                 " WHERE group_id = ? AND state = 'Finished'",
@@ -189,12 +184,12 @@ class Buffer:
 
     def num_rejected(self, iteration: int) -> int:
         """Return how many groups `iteration` has left out."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return _num_rejected(connection, iteration)
 
     def unfinished(self) -> tuple[Trajectory, ...]:
         """Return the trajectories that go on, those without a token included."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return rows.read_trajectories(connection, "state = 'Unfinished'")
 
     def record(self, iteration: int, outcomes: Sequence[Outcome]) -> None:
@@ -203,7 +198,7 @@ class Buffer:
 
     def num_untouched_groups(self) -> int:
         """Return how many groups have an unfinished member and no token yet."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 "SELECT COUNT(*) FROM (SELECT group_id FROM trajectories WHERE state = 'Unfinished'"
                 " EXCEPT SELECT group_id FROM trajectories JOIN segments ON trajectory_id = id)"
@@ -215,7 +210,7 @@ class Buffer:
         await self._records.done((iteration, outcomes))
 
     def _record_all(self, records: Sequence[tuple[int, Sequence[Outcome]]]) -> Sequence[None]:
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             for iteration, outcomes in records:
                 for outcome in outcomes:
                     _record(connection, iteration, outcome)
@@ -223,7 +218,7 @@ class Buffer:
 
     def complete_groups(self) -> tuple[tuple[Outcome, ...], ...]:
         """Return the groups whose every trajectory is scored and that have not been trained, oldest first."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             trajectories = rows.read_trajectories(connection, COMPLETE)
             correct = dict(connection.execute(f"SELECT id, correct FROM trajectories WHERE {COMPLETE}"))
         groups: dict[str, list[Outcome]] = {}
@@ -233,13 +228,13 @@ class Buffer:
 
     def tallies(self) -> Mapping[str, Tally]:
         """Return tries and successes by problem, over all scored trajectories of committed iterations."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute("SELECT problem_id, num_tried, num_correct FROM tallies")
             return {problem: Tally(tried, correct) for problem, tried, correct in found}
 
     def totals(self, iteration: int) -> IterationTotals:
         """Return what `iteration` has sampled so far, before and after a restart of the master."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             finished, reward, repeats = connection.execute(
                 "SELECT COUNT(*), COALESCE(AVG(reward), 0.0), COUNT(*) FILTER (WHERE finish_reason = 'repeat')"
                 " FROM trajectories WHERE finished_iteration = ?",
@@ -263,7 +258,7 @@ class Buffer:
 
         `record`: what the diary is about to be told of it. record_of returns it to a master that finds it missing.
         """
-        with self._writing(durable=True) as connection:
+        with self._database.writing(durable=True) as connection:
             connection.execute("INSERT INTO iterations VALUES (?, ?, NULL, ?)", [iteration, iteration, record])
             connection.execute(TALLY.format("finished_iteration = ?"), [iteration])
             connection.executemany(
@@ -273,18 +268,18 @@ class Buffer:
 
     def record_of(self, iteration: int) -> str | None:
         """Return what the diary was to be told of a committed iteration, None where that is not known."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute("SELECT record FROM iterations WHERE iteration = ?", [iteration]).fetchone()
         return None if row is None else row[0]
 
     def set_checkpoint(self, generation: int, folder: str) -> None:
         """Write down that the policy after iteration `generation` is kept in `folder`."""
-        with self._writing(durable=True) as connection:
+        with self._database.writing(durable=True) as connection:
             connection.execute("UPDATE iterations SET checkpoint = ? WHERE generation = ?", [folder, generation])
 
     def forget_checkpoints(self, retention: Retention) -> tuple[str, ...]:
         """Forget the checkpoints that need not be kept and return their folders, newest first."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             found = dict(
                 connection.execute("SELECT generation, checkpoint FROM iterations WHERE checkpoint IS NOT NULL")
             )
@@ -294,36 +289,11 @@ class Buffer:
             )
         return tuple(found[generation] for generation in old)
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            yield self._connection
-
-    @contextmanager
-    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction. `durable`: it and all before it reach the disk, not only the operating system."""
-        with self._lock:
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-
 
 def open_buffer(path: Path) -> Buffer:
     """Open the buffer in the file `path`, making it where it is absent. Errors: BufferStateError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        _bring_up(connection, path)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise BufferStateError(f"{path}: not a replay buffer ({error}); use an empty state folder") from error
-    except BufferStateError:
-        connection.close()
-        raise
-    return Buffer(connection)
+    bring_up = partial(_bring_up, path=path)
+    return Buffer(open_database(path, bring_up, "not a replay buffer", "use an empty state folder"))
 
 
 def _bring_up(connection: sqlite3.Connection, path: Path) -> None:

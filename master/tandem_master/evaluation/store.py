@@ -1,17 +1,16 @@
 """Samples and results of evaluations in SQLite, in a file of their own: no sampler and no trainer reads it."""
 
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tandem_api.history import EvaluationRecord
+from tandem_master.database import Database, open_database
 from tandem_master.errors import BufferStateError
 from tandem_master.evaluation.estimate import Sample
 
 VERSION = 1
-BUSY_SECONDS = 5.0
 TABLES = """
 CREATE TABLE samples (
     generation    INTEGER NOT NULL,
@@ -39,23 +38,21 @@ CREATE TABLE results (
 class EvaluationStore:
     """One connection, shared by threads one at a time. All methods block: call them by asyncio.to_thread."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def rollback(self, generation: int) -> None:
         """Forget what came of policies newer than `generation`: their numbers will be given again, to others."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute("DELETE FROM samples WHERE generation > ?", [generation])
             connection.execute("DELETE FROM results WHERE generation > ?", [generation])
 
     def record(self, name: str, digest: str, generation: int, samples: Sequence[Sample]) -> None:
         """Write samples; on return they survive a kill of the process. One that is there already stays as it is."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -69,8 +66,8 @@ class EvaluationStore:
 
     def samples(self, name: str, digest: str, generation: int) -> tuple[Sample, ...]:
         """Return the samples of one evaluation so far, by problem and number."""
-        with self._lock:
-            found = self._connection.execute(
+        with self._database.reading() as connection:
+            found = connection.execute(
                 "SELECT problem_id, number, num_tokens, finish_reason, reward, correct FROM samples"
                 " WHERE generation = ? AND name = ? AND digest = ? ORDER BY problem_id, number",
                 [generation, name, digest],
@@ -85,7 +82,7 @@ class EvaluationStore:
 
         It survives a power cut. A second one changes nothing.
         """
-        with self._writing(durable=True) as connection:
+        with self._database.writing(durable=True) as connection:
             added = connection.execute(
                 "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?)",
                 [record.generation, record.name, digest, record.model_dump_json()],
@@ -94,39 +91,23 @@ class EvaluationStore:
 
     def results(self, name: str | None = None, digest: str | None = None) -> tuple[EvaluationRecord, ...]:
         """Return the results, by generation: all, those of one set, or those that can be compared with one another."""
-        with self._lock:
-            found = self._connection.execute(
+        with self._database.reading() as connection:
+            found = connection.execute(
                 "SELECT record FROM results WHERE name = COALESCE(?, name) AND digest = COALESCE(?, digest)"
                 " ORDER BY generation, name",
                 [name, digest],
             ).fetchall()
         return tuple(EvaluationRecord.model_validate_json(record) for (record,) in found)
 
-    @contextmanager
-    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction. `durable`: it and all before it reach the disk, not only the operating system."""
-        with self._lock:
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-
 
 def open_store(path: Path) -> EvaluationStore:
     """Open the file `path`, making it where it is absent. Errors: BufferStateError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise BufferStateError(f"{path}: written by another version of Tandem ({version}); move it away")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise BufferStateError(f"{path}: holds no evaluations ({error}); move it away") from error
-    except BufferStateError:
-        connection.close()
-        raise
-    return EvaluationStore(connection)
+    return EvaluationStore(open_database(path, partial(_bring_up, path=path), "holds no evaluations", "move it away"))
+
+
+def _bring_up(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif version != VERSION:
+        raise BufferStateError(f"{path}: written by another version of Tandem ({version}); move it away")
