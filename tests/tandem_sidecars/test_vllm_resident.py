@@ -207,7 +207,7 @@ async def test_a_failure_in_the_middle_ends_the_server_half_new_weights_answer_n
 
         with pytest.raises(httpx.HTTPError):
             await asked
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(httpx.TransportError):  # refused, or taken in by the dying and cut
             await engine.complete()
 
 

@@ -15,16 +15,20 @@ EXPORT = "tandem_sidecars.megatron.export"
 
 def spoil(module: ModuleType) -> None:
     """Have the exporter write another value into one element of one tensor."""
-    blocks_of = module._blocks
+    blocks_of, is_plain = module._blocks, module._is_plain
 
-    def wrong_blocks_of(job: Any, parameter: Any, dtype: Any) -> Iterator[Any]:
-        for block in blocks_of(job, parameter, dtype):
-            if job.placed.tensor.name == "model.layers.0.mlp.up_proj.weight":
+    def is_ours(work: Any) -> bool:
+        return bool(work.job.placed.tensor.name == "model.layers.0.mlp.up_proj.weight")
+
+    def wrong_blocks_of(work: Any) -> Iterator[Any]:
+        for block in blocks_of(work):
+            if is_ours(work):
                 block = block.clone()
                 block[0, 0] += 0.5
             yield block
 
     module._blocks = wrong_blocks_of  # type: ignore[attr-defined]
+    module._is_plain = lambda work: is_plain(work) and not is_ours(work)  # type: ignore[attr-defined]
 
 
 change_on_import(EXPORT, spoil)
