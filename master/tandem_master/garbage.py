@@ -4,9 +4,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-YOUNG, FULL = 20_000, 1_000
-"""Objects that are made between two young collections, and collections of the middle generation between two full ones.
-A full collection walks all that lives: with 100,000 trajectories it would stop the master for a second, each time.
+YOUNG, MIDDLE, FULL = 2_000, 1, 1_000_000
+"""Objects that are made between two young collections, young ones between two of the middle generation, and those
+between two full ones. A collection stops everything for as long as it walks: young ones, where they come often, for a
+millisecond or two; a full one, of all that lives, for a second with 100,000 trajectories.
 """
 
 
@@ -18,7 +19,7 @@ def kept_aside() -> Iterator[None]:
     """
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(YOUNG, before[1], FULL)
+    gc.set_threshold(YOUNG, MIDDLE, FULL)
     try:
         yield
     finally:

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+AT_ONCE = 16
+"""Tasks that are told in one turn of the event loop: all of a large group would hold up everybody else."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -41,9 +44,11 @@ class Grouped(Generic[T, R]):
                     _fail(self._waiting, error)
                     raise
             else:
-                for (_, result), value in zip(group, found, strict=True):
+                for number, ((_, result), value) in enumerate(zip(group, found, strict=True)):
                     if not result.done():
                         result.set_result(value)
+                    if number % AT_ONCE == AT_ONCE - 1:
+                        await asyncio.sleep(0)
 
 
 def _fail(group: Sequence[tuple[T, "asyncio.Future[R]"]], error: BaseException) -> None:
