@@ -15,7 +15,7 @@ UNIT := $(BIN)/python -m pytest -q -m "not etcd and not megatron and not vllm an
 # Folders of tests that wait long, for processes and deadlines: `make check` runs each beside the others.
 WAITING := tandem_checkpoint tandem_master
 
-.PHONY: help install control-plane demo check lint unit $(WAITING:%=unit-%) test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights bench-trainer bench-learning bench-rollout faults crd requirements clean
+.PHONY: help install control-plane demo check lint unit $(WAITING:%=unit-%) test gpu campaign bench bench-operator bench-switch bench-reshard bench-weights bench-trainer bench-learning bench-rollout bench-master faults crd requirements clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -84,6 +84,9 @@ bench-trainer: install ## Train on a long tail of lengths, packed and padded (ab
 bench-learning: install ## Show what is learnt: objectives, length reward, sampling; write docs/results.md (about 12 minutes)
 	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
+
+bench-master: install ## Load the master with 100,000 live trajectories (about 2 minutes)
+	$(BIN)/python benchmarks/master.py --quick --json build/master.json
 
 bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 7 minutes)
 	$(BIN)/python benchmarks/rollout.py --quick --json build/rollout.json --docs docs/results.md
