@@ -16,6 +16,8 @@ from tests.e2e.jobs import folders_of, iterations, leftovers, start
 START_SECONDS = 240.0
 GONE_SECONDS = 15.0
 POLL_SECONDS = 0.02
+COMMIT_SHARE = 0.7
+"""Of the kills, those that wait for a commit."""
 MOST_OF_ONE_LIFE = 8
 """Times that a container of one life of the command is killed: it is started again ten times at most."""
 COMMAND, MASTER, TRAINER, SERVER = "the command", "the master", "the trainer's engine", "the server's engine"
@@ -29,14 +31,18 @@ class Kill:
 
     what: str
     after_seconds: float
-    """Since what is killed has begun; the command has with its master."""
+    """Since what is killed has begun, the command with its master; or since the commit."""
+    after_commit: bool
+    """Only once an iteration was committed since the last kill: all the others hit a job that begins."""
 
 
 def planned_kills(seed: int, num_kills: int, shares: dict[str, float], most_seconds: float) -> list[Kill]:
-    """Return kills at random: each of the kinds by its share, each moment evenly in up to `most_seconds`."""
+    """Return kills at random: each of the kinds by its share, each moment evenly in up to `most_seconds`; most of them
+    where the job has made progress.
+    """
     random = Random(seed)
     whats = random.choices([*shares], [*shares.values()], k=num_kills)
-    return [Kill(what, random.uniform(0.0, most_seconds)) for what in whats]
+    return [Kill(what, random.uniform(0.0, most_seconds), random.random() < COMMIT_SHARE) for what in whats]
 
 
 @dataclass
@@ -56,6 +62,8 @@ class KilledJob:
         try:
             for kill in kills:
                 self._victim(process, MASTER if kill.what == COMMAND else kill.what)
+                if kill.after_commit:
+                    self._wait_for_commit(process)
                 self._wait(process, kill.after_seconds)
                 if process.poll() is not None:
                     break
@@ -66,6 +74,11 @@ class KilledJob:
             process.communicate()
         assert process.returncode == 0, output
         return output
+
+    def _wait_for_commit(self, process: "subprocess.Popen[str]") -> None:
+        known, deadline = len(iterations(self.run)), time.monotonic() + START_SECONDS
+        while len(iterations(self.run)) == known and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def _wait(self, process: "subprocess.Popen[str]", seconds: float) -> None:
         deadline = time.monotonic() + seconds

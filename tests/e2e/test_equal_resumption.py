@@ -91,9 +91,9 @@ def trained_twice(run: Path) -> list[int]:
 
 @pytest.mark.campaign  # until it has been seen to pass on a quiet machine
 def test_a_deterministic_job_that_is_killed_ends_as_one_that_is_not(toy: Path, tmp_path: Path) -> None:
-    expected = undisturbed_end(toy, tmp_path, num_iterations=4)
-    kills = planned_kills(seed=7, num_kills=4, shares={MASTER: 0.75, COMMAND: 0.25}, most_seconds=3.0)
-    killed = KilledJob(write_deterministic_job(tmp_path / "killed", toy, iterations=4), tmp_path / "killed" / "run")
+    expected = undisturbed_end(toy, tmp_path, num_iterations=6)
+    kills = planned_kills(seed=7, num_kills=4, shares={MASTER: 0.75, COMMAND: 0.25}, most_seconds=2.0)
+    killed = KilledJob(write_deterministic_job(tmp_path / "killed", toy, iterations=6), tmp_path / "killed" / "run")
 
     killed.run_to_end(kills)
 
@@ -107,10 +107,10 @@ def test_a_deterministic_job_that_is_killed_ends_as_one_that_is_not(toy: Path, t
 def test_a_deterministic_job_that_is_killed_25_times_ends_as_one_that_is_not(
     toy: Path, tmp_path: Path, seed: int
 ) -> None:
-    expected = undisturbed_end(toy, tmp_path, num_iterations=16)
+    expected = undisturbed_end(toy, tmp_path, num_iterations=40)
     shares = {MASTER: 0.6, COMMAND: 0.14, TRAINER: 0.13, SERVER: 0.13}
-    kills = planned_kills(seed=seed, num_kills=25, shares=shares, most_seconds=5.0)
-    killed = KilledJob(write_deterministic_job(tmp_path / "killed", toy, iterations=16), tmp_path / "killed" / "run")
+    kills = planned_kills(seed=seed, num_kills=25, shares=shares, most_seconds=4.0)
+    killed = KilledJob(write_deterministic_job(tmp_path / "killed", toy, iterations=40), tmp_path / "killed" / "run")
 
     killed.run_to_end(kills)
 
