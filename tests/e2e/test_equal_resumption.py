@@ -89,7 +89,7 @@ def trained_twice(run: Path) -> list[int]:
     return again
 
 
-@pytest.mark.campaign  # until it has been seen to pass on a quiet machine
+@pytest.mark.campaign  # one and a half minutes
 def test_a_deterministic_job_that_is_killed_ends_as_one_that_is_not(toy: Path, tmp_path: Path) -> None:
     expected = undisturbed_end(toy, tmp_path, num_iterations=8)
     kills = planned_kills(seed=8, num_kills=3, shares={MASTER: 0.75, COMMAND: 0.25}, most_seconds=2.0)
