@@ -6,13 +6,18 @@ Figures: of each run `reward_gain`, `train_to_infer_seconds_median` and more; ov
 `--quick` runs one seed for six iterations: it shows switching, not learning.
 """
 
+import os
+import os.path
+import sys
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
+
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
