@@ -34,6 +34,8 @@ PROMPTS = ((3, 9, 27, 17, 51, 25), (4, 8, 15, 16, 23, 42))
 MAX_LENGTH = 63
 MOST_ITERATIONS = 130
 """Enough for two responses of 57 tokens where each brings one token."""
+MOST_TRIES = 20
+"""Of a cut that is to come before a response ends: on a busy machine a server may sample all of it first."""
 CACHE_BYTES = 1 << 20
 PREEMPTIONS = "vllm:num_preemptions_total{"
 CHANGED = "model.norm.weight"
@@ -100,6 +102,16 @@ class Iterations:
         return [item.segments for item in self.trajectories.values()]
 
 
+async def cut_short(engine: Engine) -> Iterations:
+    """Return iterations that were cut as soon as a token had come, and each response at least once."""
+    for _ in range(MOST_TRIES):
+        iterations = Iterations(engine, budget_tokens=100, temperature=0.0)
+        await iterations.run_to_the_end(cut_after=0.0)
+        if min(len(item) for item in iterations.segments()) > 1:
+            return iterations
+    pytest.fail(f"a response was sampled whole before it could be cut, {MOST_TRIES} times")
+
+
 def largest_gap(trajectory: Trajectory, generation: int, policy: Path) -> float:
     """Return how far the log-probabilities of a generation's segment are from those that transformers gives, nats."""
     expected = iter(logprobs(policy, (*trajectory.prompt_token_ids, *trajectory.response_token_ids)))
@@ -112,17 +124,16 @@ async def test_segments_end_to_end_are_the_tokens_of_one_greedy_rollout_where_we
     engine: Engine, untied_policy: Path, tmp_path: Path
 ) -> None:
     generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
-    whole, budgeted, cut = (Iterations(engine, budget, temperature=0.0) for budget in (100, 10, 100))
+    whole, budgeted = (Iterations(engine, budget, temperature=0.0) for budget in (100, 10))
 
     async with engine.serving(untied_policy, generation):
         await whole.run(1)
         for iteration in range(1, 7):
             await budgeted.run(iteration)
-        await cut.run_to_the_end(cut_after=0.0)  # as soon as a token has come
+        cut = await cut_short(engine)
 
     assert [len(item) for item in whole.responses()] == [57, 57]
     assert [len(item) for item in budgeted.segments()] == [6, 6]
-    assert min(len(item) for item in cut.segments()) > 1
     assert budgeted.responses() == whole.responses()
     assert cut.responses() == whole.responses()
 
