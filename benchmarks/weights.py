@@ -16,28 +16,24 @@ Medians of 5 samples (--quick: 3; of export 10 at least), taken in turns. A part
 the exit code is 1.
 """
 
-import os
 import os.path
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if __name__ == "__main__":
-    sys.path[0] = ROOT  # was this folder
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # was this folder
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import platform  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from functools import partial  # noqa: E402
-from importlib.metadata import PackageNotFoundError, version  # noqa: E402
-from pathlib import Path  # noqa: E402
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.switch_bench.report import Report  # noqa: E402
-from benchmarks.switch_bench.result import Result  # noqa: E402
-from benchmarks.weights_bench.export import measure_export  # noqa: E402
-from benchmarks.weights_bench.pairs import measure_pairs  # noqa: E402
-from benchmarks.weights_bench.transfer import MEBIBYTES, QUICK_MEBIBYTES, measure_transfer  # noqa: E402
+from benchmarks.report.document import document_of, publish
+from benchmarks.report.options import add_samples, option_parser
+from benchmarks.report.parts import Report
+from benchmarks.report.result import Result
+from benchmarks.weights_bench.export import measure_export
+from benchmarks.weights_bench.pairs import measure_pairs
+from benchmarks.weights_bench.transfer import MEBIBYTES, QUICK_MEBIBYTES, measure_transfer
 
 SAMPLES, QUICK_SAMPLES = 5, 3
 Part = Callable[[int, bool], Result]
@@ -50,55 +46,27 @@ PARTS: Mapping[str, Part] = {
 PACKAGES = ("torch", "aiohttp", "uvicorn", "mooncake-transfer-engine-non-cuda")
 
 
-def run(names: Sequence[str], num_samples: int, *, quick: bool) -> dict[str, object]:
+def run(names: Sequence[str], num_samples: int, *, quick: bool) -> dict[str, Any]:
     """Measure the parts that are named, or all; return the result."""
-    load_before = os.getloadavg()[0]
     report = Report()
     for name in names or PARTS:
         report.add(name, partial(PARTS[name], num_samples, quick))
-    return {
-        "figures": report.figures,
-        "failed": report.failed,
-        "left_out": report.left_out,
-        "machine": describe_machine(load_before),
-        "versions": {**_versions(), "python": platform.python_version()},
-        "samples": {"of_each": num_samples, **report.samples},
-    }
+    return document_of(report, PACKAGES, {"of_each": num_samples})
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def parse_options() -> argparse.Namespace:
+def parse_options() -> Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description="move weights, and compare with what cannot be avoided")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES} samples, fewer bytes")
-    parser.add_argument("--only", action="append", choices=tuple(PARTS), default=[], help="this part; may be repeated")
-    parser.add_argument("--samples", type=int, metavar="N", help="so many samples instead")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result to this file")
-    options = parser.parse_args()
-    if options.samples is not None and options.samples < 1:
-        parser.error("--samples is at least 1")
-    return options
+    quick = f"{QUICK_SAMPLES} samples, fewer bytes"
+    parser = option_parser("move weights, and compare with what cannot be avoided", quick=quick, parts=PARTS)
+    add_samples(parser)
+    return parser.parse_args()
 
 
 def main() -> int:
     """Measure, print the figures, write them down; 1 where a part has failed."""
     options = parse_options()
     num_samples = options.samples or (QUICK_SAMPLES if options.quick else SAMPLES)
-    result = run(options.only, num_samples, quick=options.quick)
-    print(json.dumps({key: result[key] for key in ("figures", "failed", "left_out")}, indent=2))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 1 if result["failed"] else 0
+    return publish(run(options.only, num_samples, quick=options.quick), options.json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from benchmarks.master_bench.scene import ITERATION, NEW_TOKENS, NUM_SERVERS, OLD_TOKENS, PROMPT_TOKENS, fill, opened
 from benchmarks.master_bench.servers import Pace
-from benchmarks.switch_bench.result import PartError, Result
+from benchmarks.report.result import PartError, Result
 
 from tandem_master.progress import ProgressBoard
 from tandem_master.rollout.phase import RolloutSummary, planned, roll_out

@@ -4,7 +4,7 @@ import gc
 from statistics import median
 from time import perf_counter
 
-from benchmarks.switch_bench.result import Result
+from benchmarks.report.result import Result
 
 from tandem_api.weights import Piece
 from tandem_checkpoint.transfer.plan import Offer, Source, plan_routes

@@ -7,6 +7,7 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
+from benchmarks.report.result import Result
 from benchmarks.reshard_bench.layouts import Parallel, lay_out, model_bytes
 from benchmarks.reshard_bench.network import WINDOW
 from benchmarks.reshard_bench.schemes import (
@@ -16,7 +17,6 @@ from benchmarks.reshard_bench.schemes import (
     makespan_seconds,
 )
 from benchmarks.reshard_bench.shapes import K2, QWEN3, V3, Shape
-from benchmarks.switch_bench.result import Result
 
 from tandem_checkpoint.reshard.copies import Copies, Kind
 from tandem_checkpoint.reshard.placement import Placement

@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import yaml
+from benchmarks.report.result import PartError, last_words
 from benchmarks.switch_bench.jobs import Job, refusal, write_job
-from benchmarks.switch_bench.result import PartError, last_words
 
 from tandem_api.history import SwitchRecord
 from tandem_cli.feed import HistoryTail

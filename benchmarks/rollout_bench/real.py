@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks.report.result import PartError, Result
 from benchmarks.rollout_bench.arms import Arm, arms, example, make_policy, maker, manifest, prepare, run_for
 from benchmarks.rollout_bench.trained import (
     Sampling,
@@ -16,7 +17,6 @@ from benchmarks.rollout_bench.trained import (
     wasted_share,
 )
 from benchmarks.switch_bench.jobs import refusal
-from benchmarks.switch_bench.result import PartError, Result
 
 from tandem_master.rollout.repeats import RepeatRule
 

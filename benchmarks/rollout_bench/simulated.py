@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from benchmarks.report.result import Result
 from benchmarks.rollout_bench.cluster import Course, Setting, run_course
 from benchmarks.rollout_bench.lengths import DISTRIBUTIONS, Lengths
 from benchmarks.rollout_bench.pace import roofline
-from benchmarks.switch_bench.result import Result
 
 from tandem_master.rollout.ending import StopRule
 

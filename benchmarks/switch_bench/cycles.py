@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+from benchmarks.report.result import PartError
 from benchmarks.switch_bench.first_token import Client, client_of
 from benchmarks.switch_bench.policies import Policy
-from benchmarks.switch_bench.result import PartError
 from pydantic import JsonValue
 from tests.tandem_sidecars.generations import Generation
 from tests.tandem_sidecars.serving import SERVE_SECONDS, Engine, Lent, running_engine

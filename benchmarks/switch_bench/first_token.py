@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-from benchmarks.switch_bench.result import PartError
+from benchmarks.report.result import PartError
 from pydantic import BaseModel
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_sidecars.serving import PORT, PROMPT

@@ -19,7 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from benchmarks.switch_bench.result import PartError, last_words
+from benchmarks.report.result import PartError, last_words
 
 if TYPE_CHECKING:  # it imports vLLM, which reads the environment that is prepared first
     from tandem_sidecars.vllm.recipes import Recipe

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from benchmarks.report.result import PartError, last_words
 from benchmarks.switch_bench.policies import EXAMPLE
 from benchmarks.switch_bench.records import read_switches
-from benchmarks.switch_bench.result import PartError, last_words
 from pydantic import ValidationError
 
 from tandem_api.history import SwitchRecord

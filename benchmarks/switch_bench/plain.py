@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
+from benchmarks.report.result import PartError, last_words
 from benchmarks.switch_bench.first_token import client_of
-from benchmarks.switch_bench.result import PartError, last_words
 from tests.tandem_checkpoint.etcd_process import free_address
 
 from tandem_sidecars.vllm.preparation import CPU_ENVIRONMENT

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.switch_bench.result import Figures
+from benchmarks.report.result import Figures
 
 from tandem_api.critical_path import NOTICE
 from tandem_api.history import RECORD, SwitchRecord

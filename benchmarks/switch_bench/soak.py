@@ -14,9 +14,9 @@ from statistics import median
 from time import monotonic, sleep
 
 import psutil
+from benchmarks.report.result import PartError, Result
 from benchmarks.switch_bench.jobs import Changes, Job, job_manifest, write_job
 from benchmarks.switch_bench.records import switch_samples, tail_figures
-from benchmarks.switch_bench.result import PartError, Result
 from benchmarks.switch_bench.trend import Trend, num_warm_up, trend
 from benchmarks.switch_bench.usage import Usage, UsageMeter
 

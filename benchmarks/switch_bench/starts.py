@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from benchmarks.report.result import Result
 from benchmarks.switch_bench.copies import Memcpy
 from benchmarks.switch_bench.cycles import ONE_WORKER, Cycle, Words, restarting, staying, zygote_of
 from benchmarks.switch_bench.plain import OFFLINE, TUNED, UNBOUND, plain_start
 from benchmarks.switch_bench.policies import Policy
-from benchmarks.switch_bench.result import Result
 from tests.tandem_sidecars.serving import Engine
 
 

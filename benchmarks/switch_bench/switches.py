@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks.report.result import Result
 from benchmarks.switch_bench.copies import Memcpy
 from benchmarks.switch_bench.cycles import ONE_WORKER, Cycling, Words, restarting, zygote_of
 from benchmarks.switch_bench.floor import Floor, FloorProgram, floor_program
@@ -20,7 +21,6 @@ from benchmarks.switch_bench.jobs import Changes, Job, job_manifest, refusal, wr
 from benchmarks.switch_bench.plain import TUNED
 from benchmarks.switch_bench.policies import Policy
 from benchmarks.switch_bench.records import barrier_spread_seconds, switch_figures, switch_samples
-from benchmarks.switch_bench.result import Result
 
 from tandem_api.history import SwitchRecord
 

@@ -19,7 +19,7 @@ from time import perf_counter
 from unittest.mock import patch
 
 import numpy as np
-from benchmarks.switch_bench.result import PartError, Result
+from benchmarks.report.result import PartError, Result
 from benchmarks.weights_bench.policies import DENSE, EXPERTS
 
 from tandem_api.weights import Piece

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from benchmarks.switch_bench.result import PartError
+from benchmarks.report.result import PartError
 
 ENTER = ("unshare", "--net", "--kill-child")
 AS_ROOT_OF_ITS_OWN = ("--user", "--map-root-user")

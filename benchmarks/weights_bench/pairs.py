@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from math import lcm
 
 import numpy as np
-from benchmarks.switch_bench.result import Result
+from benchmarks.report.result import Result
 from benchmarks.weights_bench.policies import small_policies
 
 from tandem_checkpoint.architectures import architecture_of

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.switch_bench.result import PartError, Result, last_words
+from benchmarks.report.result import PartError, Result, last_words
 from benchmarks.weights_bench.link import isolated, linked_pods
 from benchmarks.weights_bench.pod import write_segment
 

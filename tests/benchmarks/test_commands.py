@@ -18,3 +18,4 @@ def test_a_benchmark_tells_its_options(name: str) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "--json" in done.stdout
+    assert "--quick" in done.stdout

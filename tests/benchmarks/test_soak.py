@@ -1,7 +1,7 @@
 """The soak's figures: what grew over many switches, by whom, and how long the slowest switches took."""
 
 import pytest
-from benchmarks.switch_bench.result import PartError
+from benchmarks.report.result import PartError
 from benchmarks.switch_bench.soak import memory_trends, soak_figures
 from benchmarks.switch_bench.usage import Usage
 

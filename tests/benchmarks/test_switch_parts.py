@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
+from benchmarks.report.result import PartError
 from benchmarks.switch import Numbers, parts
 from benchmarks.switch_bench.cycles import Answers, Cycle
 from benchmarks.switch_bench.floor import Floor
 from benchmarks.switch_bench.jobs import job_manifest, refusal
 from benchmarks.switch_bench.plain import plain_words
-from benchmarks.switch_bench.report import Report
-from benchmarks.switch_bench.result import PartError, Result, rounded, suffixed
 from benchmarks.switch_bench.starts import LargeStarts, TinyStarts
 from benchmarks.switch_bench.switches import VARIANTS, Unavoidable, floor_figures
 from benchmarks.switch_bench.usage import program_of, proportional_bytes
@@ -80,14 +79,6 @@ def test_this_version_takes_the_jobs_that_are_measured(name: str) -> None:
     assert refusal(job_manifest(Path("toy"), 3, VARIANTS[name])) is None
 
 
-def test_figures_of_several_results_get_a_suffix() -> None:
-    tiny, large = Result({"a": 1.0}, {"plain": [1]}), Result({"b": 2.0}, {}, {"c": "no"})
-
-    both = suffixed({"tiny": tiny, "large": large}, "_tp2")
-
-    assert both == Result({"a_tp2": 1.0, "b_tp2": 2.0}, {"tiny": {"plain": [1]}, "large": {}}, {"c_tp2": "no"})
-
-
 def test_a_job_that_this_version_does_not_take_is_refused_with_its_field() -> None:
     why = refusal(job_manifest(Path("toy"), 3, {"rollout": {"parallelism": {"tensor": -1}}}))
 
@@ -102,29 +93,10 @@ def test_changes_of_a_job_keep_what_they_do_not_name() -> None:
     assert spec["hybrid"]["gpusPerPod"] == 1
 
 
-def test_a_part_that_fails_loses_nothing_of_the_others() -> None:
-    report = Report()
-
-    def fail() -> Result:
-        raise PartError("the server has ended before its first token")
-
-    report.add("tiny", lambda: Result({"restart_seconds": 0.512345}, {}))
-    report.add("large", fail)
-    report.add("tp2", lambda: Result({}, {}, {"full_switch_*_tp2": "spec.rollout: no"}))
-
-    assert report.figures == {"restart_seconds": 0.5123}
-    assert report.failed == {"large": "PartError: the server has ended before its first token"}
-    assert report.left_out == {"full_switch_*_tp2": "spec.rollout: no"}
-
-
 def test_every_part_has_a_name(tmp_path: Path) -> None:
     names = list(parts(tmp_path, tmp_path, Numbers(10, 3, 60)))
 
     assert names == ["tiny", "large", "switch", "tp2", "two_pods", "resident", "resident_tp2", "soak"]
-
-
-def test_small_figures_keep_their_digits_and_whole_numbers_stay() -> None:
-    assert rounded({"seconds": 0.000123456, "bytes": 1673000001}) == {"seconds": 0.0001235, "bytes": 1673000001}
 
 
 def test_a_generation_that_answers_as_the_one_before_is_found_out() -> None:

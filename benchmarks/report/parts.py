@@ -1,11 +1,12 @@
 """What the parts of a benchmark have said so far."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
-from benchmarks.switch_bench.result import Result, rounded
+from benchmarks.report.result import Result, rounded
 
 Part = Callable[[], Result]
 
@@ -18,6 +19,8 @@ class Report:
     samples: dict[str, Mapping[str, object]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+    """The machine's mean load of a minute, before the first part."""
 
     def add(self, name: str, part: Part) -> None:
         """Measure a part; its failure is noted and loses nothing that others have measured."""

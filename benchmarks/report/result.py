@@ -1,4 +1,4 @@
-"""What a part of the benchmark hands back."""
+"""What a part of a benchmark hands back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
