@@ -7,6 +7,7 @@ from typing import Literal
 
 from tandem_api.history import (
     RECORD,
+    EvaluationRecord,
     IterationRecord,
     MemberStage,
     PhaseRecord,
@@ -74,6 +75,25 @@ def fake_records(
             at=started_at,
         )
     )
+
+
+def fake_evaluation(name: str, generation: int, **changes: object) -> EvaluationRecord:
+    """Return what a held-out set of 50 problems with 4 samples each said of a generation."""
+    pass_1 = 0.2 + 0.6 * (1 - exp(-generation / 18))
+    record = EvaluationRecord(
+        at=STARTED_AT + 4 * generation,
+        name=name,
+        generation=generation,
+        problems=50,
+        samples=200,
+        pass_at={1: pass_1, 4: 1 - (1 - pass_1) ** 2},
+        mean_reward=pass_1,
+        mean_tokens=7.5 - generation / 20,
+        cut_share=0.01,
+        sampled_tokens=1500,
+        seconds=1.5,
+    )
+    return record.model_copy(update=changes)
 
 
 def lines_of(records: Sequence[Record]) -> str:

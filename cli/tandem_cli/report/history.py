@@ -58,6 +58,14 @@ class History:
     out."""
 
     @property
+    def sets(self) -> dict[str, tuple[EvaluationRecord, ...]]:
+        """The evaluations of each held-out set, by generation."""
+        groups: dict[str, list[EvaluationRecord]] = {}
+        for record in self.evaluations:
+            groups.setdefault(record.name, []).append(record)
+        return {name: tuple(records) for name, records in groups.items()}
+
+    @property
     def ended(self) -> RunEnded | None:
         """The last word of the last run."""
         return self.runs[-1].ended if self.runs else None

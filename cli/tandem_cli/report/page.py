@@ -9,16 +9,16 @@ from typing import Literal
 from pydantic import Field
 from pydantic_core import to_json
 
-from tandem_api.history import IterationRecord
+from tandem_api.history import EvaluationRecord, IterationRecord
 from tandem_api.resource import Resource
 from tandem_cli.report import palette
 from tandem_cli.report.history import History
 from tandem_cli.report.stages import stage_statistics
-from tandem_cli.report.summary import Summary, summarize
+from tandem_cli.report.summary import Summary, measured_ks, summarize
 from tandem_cli.report.timeline import Bar, clock_of, lanes
 
 _STYLES = ("page.css",)
-_SCRIPTS = ("format.js", "axis.js", "chart.js", "gantt.js", "table.js", "main.js")
+_SCRIPTS = ("format.js", "axis.js", "chart.js", "gantt.js", "evaluation.js", "table.js", "main.js")
 """In the order in which they are needed."""
 
 
@@ -65,6 +65,17 @@ class PageStage(Resource):
     """Seconds of the slowest member."""
 
 
+class PageSet(Resource):
+    """One held-out set."""
+
+    name: str
+    """Its name in `spec.data.evaluation`."""
+    ks: tuple[int, ...]
+    """The k of every pass@k that was measured, ascending."""
+    evaluations: tuple[EvaluationRecord, ...]
+    """By generation."""
+
+
 class PageColors(Resource):
     """Colours by meaning."""
 
@@ -76,6 +87,8 @@ class PageColors(Resource):
     """Tokens per second chart."""
     difference: str = palette.DIFFERENCE
     """Log-probability chart."""
+    sets: tuple[str, ...] = palette.SETS
+    """Held-out sets, in turn."""
     unknown: str = palette.UNKNOWN
     """A stage without a colour of its own."""
     phases: Mapping[str, str] = Field(default=palette.PHASES)
@@ -99,6 +112,8 @@ class PageData(Resource):
     """Key numbers."""
     iterations: tuple[IterationRecord, ...]
     """By number."""
+    sets: tuple[PageSet, ...]
+    """Held-out sets that were evaluated."""
     lanes: tuple[PageLane, ...]
     """Timeline."""
     seams: tuple[float, ...]
@@ -128,6 +143,9 @@ def page_data(history: History, job_name: str) -> PageData:
         message=history.ended.message if history.ended else "",
         summary=summarize(history),
         iterations=history.iterations,
+        sets=tuple(
+            PageSet(name=name, ks=measured_ks(records), evaluations=records) for name, records in history.sets.items()
+        ),
         lanes=tuple(
             PageLane(caption=lane.caption, bars=tuple(_page_bar(bar) for bar in lane.bars)) for lane in lanes(history)
         ),

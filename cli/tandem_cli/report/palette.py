@@ -6,6 +6,8 @@ REWARD = "#0072b2"
 LENGTH = "#d55e00"
 THROUGHPUT = "#009e73"
 DIFFERENCE = "#aa4499"
+SETS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8a800", "#56b4e9")
+"""Of held-out sets, in turn."""
 
 PHASES: Mapping[str, str] = {"Train": "#0072b2", "Infer": "#e69f00"}
 """Drawn pale; the stages between them stand out."""

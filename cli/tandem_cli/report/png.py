@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import cycle
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -12,9 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tandem_cli.report.history import History
-from tandem_cli.report.palette import LENGTH, PHASES, REWARD, STAGES, THROUGHPUT, UNKNOWN
+from tandem_cli.report.palette import LENGTH, PHASES, REWARD, SETS, STAGES, THROUGHPUT, UNKNOWN
 from tandem_cli.report.quantity import clock_text, fixed_text, plural_text, seconds_text, signed_text
-from tandem_cli.report.summary import Summary, summarize
+from tandem_cli.report.summary import Summary, measured_ks, summarize
 from tandem_cli.report.timeline import Lane, clock_of, lanes
 
 if TYPE_CHECKING:
@@ -22,28 +24,37 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _GRID = "#1c2430", "#667085", "#e4e7ec"
 _MAX_LANES = 16
+_STYLES_OF_K = ("-", "--", "-.")
 _WINDOW = 5
 """Iterations of the moving mean."""
 
 
 def write_png(history: History, path: Path) -> None:
-    """Write three panels, 1600 pixels wide: reward, response length with tokens/s, and the timeline by member."""
+    """Write the picture of a history, 1600 pixels wide."""
+    picture(history).savefig(path, format="png")
+
+
+def picture(history: History) -> Figure:
+    """Return the panels: reward, response length with tokens/s, held-out sets if any, the timeline by member."""
     all_lanes = lanes(history)
     shown = all_lanes[:_MAX_LANES]
-    heights = [2.5, 2.1, 0.75 + 0.3 * max(2, len(shown))]
+    held_out = [2.1] if history.evaluations else []
+    heights = [2.5, 2.1, *held_out, 0.75 + 0.3 * max(2, len(shown))]
     failed = history.ended is not None and history.ended.result == "Failed"
     top = 1.35 if failed else 1.1
     figure = Figure(figsize=(10, sum(heights) + 1.2 + top), dpi=160, facecolor="white")
     FigureCanvasAgg(figure)
-    rewards, lengths, gantt = figure.subplots(3, 1, height_ratios=heights)
+    rewards, lengths, *evaluations, gantt = figure.subplots(len(heights), 1, height_ratios=heights)
     inches = figure.get_figheight()
     figure.subplots_adjust(left=0.13, right=0.91, top=1 - top / inches, bottom=0.85 / inches, hspace=0.42)
 
     _title(figure, history, summarize(history))
     _draw_rewards(rewards, history)
     _draw_lengths(lengths, history)
+    for axes in evaluations:
+        _draw_evaluations(axes, history)
     _draw_gantt(gantt, history, shown, len(all_lanes) - len(shown))
-    figure.savefig(path, format="png")
+    return figure
 
 
 def moving_mean(values: Sequence[float], window: int) -> list[float]:
@@ -102,13 +113,46 @@ def _draw_lengths(axes: "Axes", history: History) -> None:
         numbers, [record.tokens_per_second for record in history.iterations], color=THROUGHPUT, linewidth=1.4,
         linestyle=(0, (4, 2)),
     )  # fmt: skip
-    rates.set_ylabel("tokens/s (dashed)", color=THROUGHPUT, fontsize=9)
     axes.set_ylim(0, 1.15 * max(1e-9, *(record.response_tokens for record in history.iterations)))
-    rates.set_ylim(0, 1.15 * max(1e-9, *(record.tokens_per_second for record in history.iterations)))
     axes.set_xlim(*_iteration_limits(numbers))
-    rates.tick_params(colors=_MUTED, labelsize=8, length=0)
-    rates.spines[:].set_visible(False)
+    fastest = max(1e-9, *(record.tokens_per_second for record in history.iterations))
+    _dress_right(rates, "tokens/s (dashed)", THROUGHPUT, fastest)
     axes.set_xlabel("iteration", fontsize=9, color=_MUTED)
+
+
+def _draw_evaluations(axes: "Axes", history: History) -> None:
+    """Draw, of each held-out set over generations, every pass@k on the left and the mean length on the right."""
+    _dress(axes, "Held-out sets per generation")
+    tokens = axes.twinx()
+    longest, widest = 1e-9, 0
+    for index, (name, records) in enumerate(history.sets.items()):
+        color = SETS[index % len(SETS)]
+        generations = [record.generation for record in records]
+        for k, style in zip(measured_ks(records), cycle(_STYLES_OF_K), strict=False):
+            values = [record.pass_at.get(k, nan) for record in records]
+            label = f"{name}: pass@{k}"
+            axes.plot(
+                generations, values, color=color, linewidth=1.8, linestyle=style, marker="o", markersize=3, label=label
+            )
+        lengths = [record.mean_tokens if record.samples else nan for record in records]
+        tokens.plot(generations, lengths, color=color, linewidth=1.2, linestyle=":", alpha=0.7)
+        longest, widest = max(longest, *(record.mean_tokens for record in records)), max(widest, *generations)
+    axes.set_ylabel("share solved")
+    axes.set_ylim(-0.03, 1.25)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_xlim(-0.5, widest + 0.5)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=4, labelcolor=_MUTED, handlelength=3)
+    axes.set_xlabel("generation", fontsize=9, color=_MUTED)
+    _dress_right(tokens, "response, tokens (dotted)", _MUTED, longest)
+
+
+def _dress_right(axes: "Axes", label: str, color: str, highest: float) -> None:
+    """Give the right axis of a panel its look; it begins at 0."""
+    axes.set_ylabel(label, color=color, fontsize=9)
+    axes.set_ylim(0, 1.15 * highest)
+    axes.tick_params(colors=_MUTED, labelsize=8, length=0)
+    axes.spines[:].set_visible(False)
 
 
 def _iteration_limits(numbers: Sequence[int]) -> tuple[float, float]:

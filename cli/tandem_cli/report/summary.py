@@ -97,10 +97,13 @@ def summarize(history: History) -> Summary:
     )
 
 
+def measured_ks(evaluations: Sequence[EvaluationRecord]) -> tuple[int, ...]:
+    """Return the k of every pass@k in evaluations of a set, ascending: a set may be asked otherwise after an edit."""
+    return tuple(sorted({k for record in evaluations for k in record.pass_at}))
+
+
 def _evaluations(history: History) -> dict[str, dict[str, float]]:
-    sets: dict[str, list[EvaluationRecord]] = {}
-    for record in history.evaluations:
-        sets.setdefault(record.name, []).append(record)
+    sets = history.sets
     best = {name: max(records, key=lambda record: record.pass_1) for name, records in sets.items()}
     return {
         name: {

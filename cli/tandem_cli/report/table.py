@@ -63,8 +63,7 @@ def evaluation_table(history: History) -> Table:
     table.add_column("held out", overflow="fold")
     for header in ("pass@1", "best", "at", "tokens", "cut"):
         table.add_column(header, justify="right", no_wrap=True)
-    for name in dict.fromkeys(record.name for record in history.evaluations):
-        records = [record for record in history.evaluations if record.name == name]
+    for name, records in history.sets.items():
         first, last, best = records[0], records[-1], max(records, key=lambda record: record.pass_1)
         table.add_row(
             *(name, f"{fixed_text(first.pass_1, 3)} → {fixed_text(last.pass_1, 3)}", fixed_text(best.pass_1, 3)),

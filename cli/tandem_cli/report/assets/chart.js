@@ -1,4 +1,4 @@
-// Line charts over iterations that share one cursor.
+// Line charts over iterations, or over generations, that share one cursor.
 
 const CHART = { height: 190, left: 48, right: 14, top: 8, bottom: 24 };
 const MEAN_OF = 5;
@@ -38,25 +38,41 @@ function tipOf(record) {
   ];
 }
 
+// A chart has one line of the records' field `key`, or several `lines`: [{name, of(record), dash}].
 class Chart {
   constructor(records, options, group) {
     this.records = records;
     this.options = options;
     this.group = group;
-    this.values = records.map((record) => record[options.key]);
+    const lines = options.lines ?? [{ name: "", of: (record) => record[options.key] }];
+    this.lines = lines.map((line) => ({ ...line, values: records.map(line.of) }));
     this.reading = html("span", { class: "reading" });
-    const known = this.values.filter(exists);
-    const summary = known.length
-      ? `${options.title}: ${known.length} iterations, first ${options.text(known[0])}, last ${options.text(known.at(-1))}, ` +
-        `smallest ${options.text(Math.min(...known))}, largest ${options.text(Math.max(...known))}. Arrow keys read single iterations.`
-      : options.title;
-    this.canvas = svg("svg", { height: CHART.height, tabindex: 0, role: "img", "aria-label": summary });
-    const body = known.length ? this.canvas : html("p", { class: "empty" }, "no iteration finished");
+    const known = this.lines.flatMap((line) => line.values).filter(exists);
+    this.canvas = svg("svg", { height: CHART.height, tabindex: 0, role: "img", "aria-label": this.spoken() });
+    const body = known.length ? this.canvas : html("p", { class: "empty" }, options.empty ?? "no iteration finished");
     this.element = html("article", { class: "card" }, html("div", { class: "head" }, html("h2", {}, options.title), this.reading), body);
     if (known.length) {
       this.listen();
       drawToWidth(this.element, (width) => this.draw(width - 34));
     }
+  }
+
+  // What a screen reader says of the chart as a whole.
+  spoken() {
+    const { title, text, at } = this.options;
+    const told = this.lines.map(({ name, values }) => {
+      const known = values.filter(exists);
+      return known.length
+        ? `${name} ${known.length} ${at}s, first ${text(known[0])}, last ${text(known.at(-1))}, ` +
+            `smallest ${text(Math.min(...known))}, largest ${text(Math.max(...known))}.`
+        : `${name} no number.`;
+    });
+    return `${title}: ${told.join(" ").trim()} Arrow keys read single ${at}s.`;
+  }
+
+  // Where a record is: the number of its iteration or generation.
+  place(index) {
+    return this.records[index][this.options.at];
   }
 
   listen() {
@@ -77,34 +93,34 @@ class Chart {
       this.group.point(index);
       if (index === null) return;
       const box = this.canvas.getBoundingClientRect();
-      this.tell({ clientX: box.left + this.x(this.records[index].iteration), clientY: box.top + CHART.top }, index);
+      this.tell({ clientX: box.left + this.x(this.place(index)), clientY: box.top + CHART.top }, index);
     });
   }
 
   // The tip is a status region: a screen reader speaks it.
   tell(position, index) {
-    showTip(position, `iteration ${this.records[index].iteration}`, tipOf(this.records[index]));
+    showTip(position, `${this.options.at} ${this.place(index)}`, this.options.tip(this.records[index]));
   }
 
   nearest(pixel) {
     let best = 0;
-    this.records.forEach((record, index) => {
-      if (Math.abs(this.x(record.iteration) - pixel) < Math.abs(this.x(this.records[best].iteration) - pixel)) best = index;
+    this.records.forEach((_, index) => {
+      if (Math.abs(this.x(this.place(index)) - pixel) < Math.abs(this.x(this.place(best)) - pixel)) best = index;
     });
     return best;
   }
 
   draw(width) {
     const { height, left, right, top, bottom } = CHART;
-    const first = this.records[0].iteration;
-    const last = this.records.at(-1).iteration;
+    const first = this.place(0);
+    const last = this.place(this.records.length - 1);
     const margin = last === first ? 0.5 : 0;
     this.x = linear(first - margin, last + margin, left + 6, width - right);
-    const { y, ticks } = valueAxis(this.values, this.options, height - bottom, top);
+    const { y, ticks } = valueAxis(this.lines.flatMap((line) => line.values), this.options, height - bottom, top);
     this.y = y;
     this.canvas.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.cursor = svg("g");
-    this.canvas.replaceChildren(this.gridOf(ticks, width), this.labelsOf(first, last), this.lineOf(), this.cursor);
+    this.canvas.replaceChildren(this.gridOf(ticks, width), this.labelsOf(first, last), ...this.lines.map((line) => this.drawn(line)), this.cursor);
     this.point(this.group.index);
   }
 
@@ -128,38 +144,38 @@ class Chart {
     return group;
   }
 
-  lineOf() {
+  drawn({ values, dash }) {
     const { color, mean } = this.options;
-    const place = (values) => values.map((value, index) => [this.x(this.records[index].iteration), exists(value) ? this.y(value) : null]);
-    const points = place(this.values);
+    const spots = (numbers) => numbers.map((value, index) => [this.x(this.place(index)), exists(value) ? this.y(value) : null]);
+    const points = spots(values);
     const group = svg("g");
     const dots = mean || points.length <= 60;
-    const smooth = mean ? place(movingMean(this.values)) : points;
-    group.append(svg("path", { d: linePath(smooth), fill: "none", stroke: color, "stroke-width": 2.2, "stroke-linejoin": "round", "stroke-linecap": "round" }));
+    const smooth = mean ? spots(movingMean(values)) : points;
+    group.append(svg("path", { d: linePath(smooth), fill: "none", stroke: color, "stroke-width": 2.2, "stroke-dasharray": dash, "stroke-linejoin": "round", "stroke-linecap": "round" }));
     for (const [x, y] of dots ? points : []) {
       if (y !== null) group.append(svg("circle", { cx: x, cy: y, r: mean ? 3 : 2.4, fill: color, "fill-opacity": mean ? 0.45 : 1 }));
     }
     return group;
   }
 
-  // Puts the cursor on an iteration, or takes it away.
+  // Puts the cursor on a record, or takes it away.
   point(index) {
-    const { text, unit, color } = this.options;
+    const { text, unit, color, at } = this.options;
     const shown = index ?? this.records.length - 1;
-    const value = this.values[shown];
-    const where = index === null ? "last" : `iteration ${this.records[shown].iteration}`;
-    this.reading.replaceChildren(`${where}  `, html("b", {}, text(value)), unit ? ` ${unit}` : "");
+    const where = index === null ? "last" : `${at} ${this.place(shown)}`;
+    const told = this.lines.flatMap(({ name, values }) => [`  ${name} `, html("b", {}, text(values[shown])), unit ? ` ${unit}` : ""]);
+    this.reading.replaceChildren(where, ...told);
     this.cursor.replaceChildren();
     if (index === null) return;
-    const x = this.x(this.records[index].iteration);
+    const x = this.x(this.place(index));
     this.cursor.append(svg("line", { x1: x, x2: x, y1: CHART.top, y2: CHART.height - CHART.bottom, class: "cursor" }));
-    if (exists(value)) {
+    for (const value of this.lines.map(({ values }) => values[index]).filter(exists)) {
       this.cursor.append(svg("circle", { cx: x, cy: this.y(value), r: 4.5, fill: color, stroke: "var(--card)", "stroke-width": 2 }));
     }
   }
 }
 
-// Charts that show the same iteration.
+// Charts that show the same record.
 class ChartGroup {
   constructor() {
     this.charts = [];
@@ -168,7 +184,7 @@ class ChartGroup {
 
   point(index) {
     this.index = index;
-    for (const chart of this.charts) chart.point(index);
+    for (const chart of this.charts) if (chart.cursor) chart.point(index); // one without a number has none
     if (index === null) hideTip();
   }
 }
@@ -181,7 +197,7 @@ function drawCharts(data, parent) {
     { key: "responseTokens", title: "Response length", text: fixed(1), unit: "tokens", color: colors.length, fromZero: true },
     { key: "tokensPerSecond", title: "Throughput of the Infer phase", text: whole, unit: "tokens/s", color: colors.throughput, fromZero: true },
     { key: "maxAbsLogprobDifference", title: "Largest |Δlogp|, server against trainer", text: tiny, unit: "nats", color: colors.difference, log: true },
-  ].map((options) => new Chart(data.iterations, options, group));
-  group.charts = data.iterations.length ? charts : [];
+  ].map((options) => new Chart(data.iterations, { ...options, at: "iteration", tip: tipOf }, group));
+  group.charts = charts;
   parent.append(...charts.map((chart) => chart.element));
 }

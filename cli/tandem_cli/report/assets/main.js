@@ -64,6 +64,7 @@ drawHeader(data);
 drawTiles(data, section("tiles"));
 drawShares(data, section("shares"));
 drawCharts(data, section("charts"));
+drawEvaluations(data, section("evaluations"));
 drawTimeline(data, section("timeline"));
 drawStages(data, section("stages"));
 drawIterations(data, section("iterations"));
