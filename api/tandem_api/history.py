@@ -179,6 +179,8 @@ class IterationRecord(Resource):
     """Mean surrogate loss over the steps."""
     gradient_norm: float
     """Mean gradient norm over the steps."""
+    learning_rate: float | None = Field(default=None, ge=0)
+    """Learning rate of the last step; None where there was no step, and in histories of versions that did not say."""
 
 
 class CheckpointRecord(Resource):

@@ -157,6 +157,7 @@ async def commit(run: Run, iteration: int, rollout: RolloutSummary, trained: Tra
         kl=trained.kl,
         loss=trained.loss,
         gradient_norm=trained.gradient_norm,
+        learning_rate=trained.learning_rate,
     )
     await asyncio.to_thread(run.buffer.commit, iteration, trained.trajectory_ids, record.model_dump_json())
     await run.journal.write(record)

@@ -63,6 +63,7 @@ class MasterMetrics:
         for result in ("Done", "Failed"):
             self._checkpoints.labels(result)
         self._reward = self._gauge("reward", "Mean reward of the last committed iteration, without the length reward.")
+        self._rate = self._gauge("learning_rate", "Learning rate of the last optimizer step.")
         self._evaluations = self._counter("evaluations", "Evaluations of held-out sets, by how they ended.", "result")
         self._evaluation = self._gauge(
             "evaluation",
@@ -142,6 +143,8 @@ class MasterMetrics:
         self._groups.labels("no").inc(record.groups_without_signal)
         self._refills.inc(record.refills)
         self._reward.set(record.reward)
+        if record.learning_rate is not None:
+            self._rate.set(record.learning_rate)
         self._iteration.set(record.iteration)
 
     def _evaluated(self, record: EvaluationRecord) -> None:

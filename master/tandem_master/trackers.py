@@ -47,9 +47,10 @@ def point_of(record: Record) -> Point | None:
         case IterationRecord():
             names = (
                 *("reward", "response_tokens", "tokens_per_second", "loss", "kl", "gradient_norm"),
-                "max_abs_logprob_difference",
+                *("learning_rate", "max_abs_logprob_difference"),
             )
-            return record.iteration, record.at, {name: getattr(record, name) for name in names}
+            values = {name: getattr(record, name) for name in names}
+            return record.iteration, record.at, {name: value for name, value in values.items() if value is not None}
         case SwitchRecord():
             seconds = {f"switch/{record.direction}_seconds": record.seconds}
             return record.epoch, record.started_at + record.seconds, seconds

@@ -32,6 +32,8 @@ class Trained:
     num_samples: int = 0
     loss: float = 0.0
     gradient_norm: float = 0.0
+    learning_rate: float | None = None
+    """Of the last step; None without a step."""
     kl: float = 0.0
     max_abs_logprob_difference: float = 0.0
     num_logprobs: int = 0
@@ -90,6 +92,7 @@ def _trained(groups: Sequence[Sequence[Outcome]], batch: Batch, response: TrainR
         num_samples=batch.num_samples,
         loss=fmean(step.loss for step in response.steps) if response.steps else 0.0,
         gradient_norm=fmean(step.gradient_norm for step in response.steps) if response.steps else 0.0,
+        learning_rate=response.steps[-1].learning_rate if response.steps else None,
         kl=response.kl,
         max_abs_logprob_difference=response.max_abs_logprob_difference,
         num_logprobs=response.num_logprobs,

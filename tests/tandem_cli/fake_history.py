@@ -158,6 +158,7 @@ def _iteration(dice: random.Random, number: int, at: float, seconds: float, infe
         kl=0.011 * dice.uniform(0.6, 1.5),
         loss=-0.02 * dice.uniform(0.2, 1.4),
         gradient_norm=dice.uniform(0.4, 1.1),
+        learning_rate=1e-6,
     )
 
 

@@ -196,7 +196,8 @@ class EngineStub:
             return _problem(500, "rank 1 ended: killed by SIGKILL")
         self.train_requests.append(body)
         self.made.add(body.generation + 1)
-        steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0) for _ in body.steps)
+        rates = (1e-6 / number for number in range(1, len(body.steps) + 1))
+        steps = tuple(StepMetrics(loss=0.5, gradient_norm=2.0, learning_rate=rate) for rate in rates)
         answer = TrainResponse(
             max_abs_logprob_difference=1e-6, num_logprobs=9, kl=0.01, steps=steps, num_tokens=10, seconds=0.0
         )

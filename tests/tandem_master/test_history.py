@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tandem_api.history import RECORD, IterationRecord, RunEnded, RunStarted, SwitchRecord
@@ -15,7 +16,7 @@ ENDED = RunEnded(at=2.0, result="Completed")
 ITERATION = IterationRecord(
     iteration=4, generation=4, at=9.0, seconds=3.0, reward=0.75, response_tokens=5.0, finished=8, unfinished=1,
     trained=8, sampled_tokens=40, tokens_per_second=20.0, max_abs_logprob_difference=3e-6, kl=0.01, loss=0.5,
-    gradient_norm=1.5,
+    gradient_norm=1.5, learning_rate=1e-6,
 )  # fmt: skip
 SWITCH = SwitchRecord(
     epoch=2, iteration=1, generation=0, direction=Direction.INFER_TO_TRAIN, started_at=1.0, seconds=0.25, stages=()
@@ -61,4 +62,22 @@ def test_tensorboard_reads_the_scalars_of_an_iteration_and_a_switch(tmp_path: Pa
     scalars = {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
     assert scalars["reward"] == [(4, 0.75)]
     assert scalars["switch/InferToTrain_seconds"] == [(2, 0.25)]
+    assert scalars["learning_rate"] == [(4, pytest.approx(1e-6))]
     assert set(scalars) >= {"response_tokens", "tokens_per_second", "loss", "kl", "gradient_norm"}
+
+
+def test_an_iteration_of_an_older_version_is_read_without_a_learning_rate() -> None:
+    line = ITERATION.model_dump_json(exclude={"learning_rate"})
+
+    record = RECORD.validate_json(line)
+
+    assert isinstance(record, IterationRecord)
+    assert record.learning_rate is None
+
+
+def test_trackers_get_no_learning_rate_of_an_iteration_without_a_step() -> None:
+    point = point_of(ITERATION.model_copy(update={"learning_rate": None}))
+
+    assert point is not None
+    assert "learning_rate" not in point[2]
+    assert "loss" in point[2]

@@ -72,6 +72,18 @@ async def test_every_complete_group_is_trained_once(job: Job) -> None:
     assert sum(record.trained for record in job.iterations()) == len(job.trained_samples())
 
 
+async def test_an_iteration_says_the_learning_rate_of_its_last_step(job: Job) -> None:
+    objective = job.settings.job.spec.recipe.objective.model_copy(update={"steps_per_iteration": 2})
+    with_spec(job, "recipe", objective=objective)
+
+    await job.run()
+
+    steps = [len(request.steps) for request in job.stub.train_requests]
+    rates = [record.learning_rate for record in job.iterations()]
+    assert rates == [1e-6 / number if number else None for number in steps]
+    assert 2 in steps
+
+
 async def test_each_iteration_trains_from_the_generation_that_sampled_it(job: Job) -> None:
     await job.run()
 

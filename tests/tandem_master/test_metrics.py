@@ -25,7 +25,7 @@ def iteration(number: int) -> IterationRecord:
     return IterationRecord(
         iteration=number, generation=number, at=0, seconds=4, reward=0.25, response_tokens=5, finished=8, unfinished=0,
         trained=8, sampled_tokens=40, tokens_per_second=10, max_abs_logprob_difference=0, kl=0, loss=0,
-        gradient_norm=0,
+        gradient_norm=0, learning_rate=2.5e-7,
     )  # fmt: skip
 
 
@@ -93,6 +93,16 @@ def test_a_resumed_run_begins_at_its_iteration_and_counts_those_that_it_commits(
     assert value(metrics, "tandem_job_iterations_total") == 1
     assert value(metrics, "tandem_job_sampled_tokens_total") == 40
     assert value(metrics, "tandem_job_reward") == 0.25
+    assert value(metrics, "tandem_job_learning_rate") == 2.5e-7
+
+
+def test_an_iteration_without_a_step_leaves_the_learning_rate_as_it_was() -> None:
+    metrics = MasterMetrics()
+
+    metrics.record(iteration(1))
+    metrics.record(iteration(2).model_copy(update={"learning_rate": None}))
+
+    assert value(metrics, "tandem_job_learning_rate") == 2.5e-7
 
 
 def test_groups_and_what_was_cut_or_drawn_again_are_counted() -> None:

@@ -32,6 +32,7 @@ function tipOf(record) {
     ["max |Δlogp|", tiny(record.maxAbsLogprobDifference)],
     ["KL", tiny(record.kl)],
     ["gradient norm", tiny(record.gradientNorm)],
+    ["learning rate", tiny(record.learningRate)],
     ["finished", whole(record.finished)],
     ["unfinished", whole(record.unfinished)],
     ["took", duration(record.seconds)],

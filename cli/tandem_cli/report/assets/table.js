@@ -27,11 +27,11 @@ function drawStages(data, parent) {
 
 function drawIterations(data, parent) {
   const count = data.iterations.length;
-  const columns = ["iteration", "reward", "tokens", "tokens/s", "finished", "unfinished", "trained", "max |Δlogp|", "KL", "loss", "gradient norm", "seconds"];
+  const columns = ["iteration", "reward", "tokens", "tokens/s", "finished", "unfinished", "trained", "max |Δlogp|", "KL", "loss", "gradient norm", "learning rate", "seconds"];
   const rows = data.iterations.map((record) => [
     whole(record.iteration), fixed(3)(record.reward), fixed(1)(record.responseTokens), whole(record.tokensPerSecond), whole(record.finished),
     whole(record.unfinished), whole(record.trained), tiny(record.maxAbsLogprobDifference), tiny(record.kl), tiny(record.loss),
-    tiny(record.gradientNorm), fixed(1)(record.seconds),
+    tiny(record.gradientNorm), tiny(record.learningRate), fixed(1)(record.seconds),
   ]);
   const body = count ? table("Iterations", columns.map((name) => [name]), rows) : html("p", { class: "empty" }, "no iteration finished");
   parent.append(html("details", {}, html("summary", {}, `All iterations (${whole(count)})`), body));
