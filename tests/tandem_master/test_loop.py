@@ -78,10 +78,10 @@ async def test_an_iteration_says_the_learning_rate_of_its_last_step(job: Job) ->
 
     await job.run()
 
-    steps = [len(request.steps) for request in job.stub.train_requests]
-    rates = [record.learning_rate for record in job.iterations()]
-    assert rates == [1e-6 / number if number else None for number in steps]
-    assert 2 in steps
+    steps = {request.generation + 1: len(request.steps) for request in job.stub.train_requests}
+    rates = {record.iteration: record.learning_rate for record in job.iterations()}
+    assert rates == {iteration: 1e-6 / number for iteration, number in steps.items()}
+    assert 2 in steps.values()
 
 
 async def test_each_iteration_trains_from_the_generation_that_sampled_it(job: Job) -> None:
