@@ -81,7 +81,7 @@ bench-weights: install ## Measure export and transfer of weights, and plan every
 bench-trainer: install ## Train on a long tail of lengths, packed and padded (about a minute)
 	$(BIN)/python benchmarks/trainer.py --quick --json build/trainer.json
 
-bench-learning: install ## Show what is learnt: objectives, length reward, sampling; write docs/results.md (about 12 minutes)
+bench-learning: install ## Show what is learnt: objectives, length reward, sampling; write docs/results.md (about 8 minutes)
 	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
 

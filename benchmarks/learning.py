@@ -1,16 +1,17 @@
 """Does it learn? The report's objective beside others, the length reward on and off, prioritised and uniform sampling.
 
     python benchmarks/learning.py [--quick] [--json OUT] [--docs docs/results.md] [--runs FOLDER] [--resume]
-                                  [--only GROUP ...] [--real METHOD ...] [--seconds N]
+                                  [--only GROUP ...] [--real METHOD ...] [--processes N] [--seconds N]
 
-Runs the real loop of the master against a tiny engine (benchmarks/learning_bench/), one trial after another, each in a
-few seconds; `--real` runs a method once as a job of `tandem up` too. Each trial is a file in the folder of runs, so
+Runs the real loop of the master against a tiny engine (benchmarks/learning_bench/), two trials at a time, each in some
+seconds; `--real` runs a method once as a job of `tandem up` too. Each trial is a file in the folder of runs, so
 `--resume` goes on with what is missing: `--seconds` begins none after so long. Figures, pictures and page are made of
 what is there; the exit code is 3 where trials are missing.
 
-Figures, of methods `mirror_descent`, `reinforce`, `grpo`, `length_off`, `length_on`, `uniform`, `prioritized`:
-`final_reward_*`, `final_accuracy_*` and their `_spread_*`, `iterations_to_0.5_*`, `iterations_to_0.8_*`, `rate_*`;
-`length_reduction_share`, `accuracy_difference_length`, `accuracy_spread`; `prioritized_speedup`; `real_distance_*`.
+Figures, of methods `mirror_descent`, `reinforce`, `grpo`, `length_off`, `length_on`, `uniform`, `prioritized`,
+`curriculum`: `final_reward_*`, `final_accuracy_*` and their `_spread_*`, `iterations_to_0.5_*`, `rate_*`, `own_*`;
+`length_reduction_share`, `accuracy_difference_length`, `accuracy_spread`; `prioritized_speedup`, `hard_share_*`,
+`curriculum_speedup`; `real_distance_*`.
 """
 
 import os
@@ -26,6 +27,7 @@ import json  # noqa: E402
 import platform  # noqa: E402
 from collections.abc import Mapping, Sequence  # noqa: E402
 from datetime import UTC, datetime  # noqa: E402
+from functools import partial  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
 from time import monotonic  # noqa: E402
@@ -37,7 +39,8 @@ from benchmarks.learning_bench.page import PICTURES, Circumstances, render  # no
 from benchmarks.learning_bench.plan import FULL, QUICK, Scale, missing_trials, planned, whole  # noqa: E402
 from benchmarks.learning_bench.plots import draw  # noqa: E402
 from benchmarks.learning_bench.real import run_real  # noqa: E402
-from benchmarks.learning_bench.tasks import make_tasks  # noqa: E402
+from benchmarks.learning_bench.side_by_side import run_side_by_side  # noqa: E402
+from benchmarks.learning_bench.tasks import Task, make_tasks  # noqa: E402
 from benchmarks.learning_bench.trials import BY_NAME, METHODS, Group, Trial  # noqa: E402
 from benchmarks.page import put_section  # noqa: E402
 from benchmarks.report.document import write_document  # noqa: E402
@@ -48,16 +51,24 @@ MISSING = 3
 """Exit code where trials are missing."""
 
 
-def run_missing(runs: Path, scale: Scale, groups: Sequence[Group], until: float) -> bool:
+def run_missing(runs: Path, scale: Scale, groups: Sequence[Group], processes: int, until: float) -> bool:
     """Run what is missing until that moment of the monotonic clock; return whether nothing is."""
     tasks = make_tasks(runs / "tasks", {method.task for method in METHODS if method.group in groups})
-    while missing := missing_trials(read_outcomes(runs), scale, groups):
-        if monotonic() >= until:
-            print(f"{len(missing)} trials or more are missing: go on with --resume", file=sys.stderr)
-            return False
-        trial = missing[0]
-        write_outcome(runs / f"{trial.key}.json", run_trial(trial, tasks[BY_NAME[trial.method].task]))
-    return True
+    is_complete = run_side_by_side(
+        lambda: missing_trials(read_outcomes(runs), scale, groups),
+        partial(run_one, tasks),
+        lambda trial, outcome: write_outcome(runs / f"{trial.key}.json", outcome),
+        processes,
+        until,
+    )
+    if not is_complete:
+        print("trials are missing: go on with --resume", file=sys.stderr)
+    return is_complete
+
+
+def run_one(tasks: Mapping[str, Task], trial: Trial) -> Outcome:
+    """Run a trial of a method with its task."""
+    return run_trial(trial, tasks[BY_NAME[trial.method].task])
 
 
 def run_real_jobs(runs: Path, scale: Scale, methods: Sequence[str]) -> None:
@@ -75,7 +86,7 @@ def real_trial(name: str, done: Mapping[str, Outcome], scale: Scale) -> Trial:
     runs = reported(tuple(planned(done, scale).values()), name)
     if not runs:
         raise SystemExit(f"--real {name}: its trials come first; leave --real away, then --resume with it")
-    return Trial(name, runs[0].rate, runs[0].seed, len(runs[0].rewards))
+    return Trial(name, runs[0].rate, runs[0].seed, len(runs[0].rewards), runs[0].own)
 
 
 def read_outcomes(runs: Path) -> dict[str, Outcome]:
@@ -111,6 +122,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=tuple(Group), default=[], help="this group; may be repeated")
     names = tuple(method.name for method in METHODS)
     parser.add_argument("--real", action="append", choices=names, default=[], help="this method by `tandem up` too")
+    parser.add_argument("--processes", type=int, default=2, help="trials at a time, one torch thread each")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after so long")
     return parser.parse_args()
 
@@ -125,7 +137,9 @@ def main() -> int:
         for path in runs.glob("*.json"):
             path.unlink()
     scale = QUICK if options.quick else FULL
-    is_complete = run_missing(runs, scale, [Group(name) for name in options.only] or tuple(Group), until)
+    is_complete = run_missing(
+        runs, scale, [Group(name) for name in options.only] or tuple(Group), options.processes, until
+    )
     run_real_jobs(runs, scale, options.real)
     outcomes, machine = planned(read_outcomes(runs), scale), describe_machine(load_before)
     complete = whole(tuple(outcomes.values()), scale)

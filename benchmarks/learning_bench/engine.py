@@ -29,7 +29,7 @@ from tandem_api.engine import (
     TrainRequest,
 )
 
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.03
 """A batch of requests is sampled once none has come for so long."""
 
 

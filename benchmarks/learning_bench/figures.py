@@ -1,7 +1,6 @@
 """Figures from outcomes. Pure."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from statistics import fmean
 
 from benchmarks.learning_bench.curves import distance, final, iterations_to, mean_curve, spread
@@ -10,12 +9,15 @@ from benchmarks.learning_bench.trials import METHODS, SWEEP_SEED, Group
 
 LEVELS = (0.5, 0.8)
 """Accuracies whose iterations are counted."""
-SAMPLING_LEVEL = 0.4
+SAMPLING_LEVEL = 0.7
 """The accuracy that the strategies of sampling are compared at."""
-SAMPLING_LEVELS = (0.3, SAMPLING_LEVEL, 0.45)
+SAMPLING_LEVELS = (0.65, SAMPLING_LEVEL, 0.75)
 """It and its neighbours: which level one chooses must not decide who wins."""
+Setting = tuple[float, float | None]
+"""A learning rate, and what the method's own number is where it is not the recipe's default."""
 RESET_AND_NOT = ("mirror_descent", "mirror_descent_kept")
-OUR_LENGTH, OUR_SAMPLING = ("length_on", "length_off"), ("prioritized", "uniform")
+OUR_LENGTH = ("length_on", "length_off")
+PLAIN_SAMPLING, OUR_SAMPLING = "uniform", ("prioritized", "curriculum")
 
 
 def reported(outcomes: Sequence[Outcome], method: str) -> list[Outcome]:
@@ -59,6 +61,8 @@ def method_figures(outcomes: Sequence[Outcome], name: str, levels: Sequence[floa
         f"seconds_{name}": fmean(run.seconds for run in runs),
         f"rate_{name}": runs[0].rate,
     }
+    if runs[0].own is not None:
+        figures[f"own_{name}"] = runs[0].own
     for level in levels:
         mean = mean_iterations(runs, level)
         if mean is not None:
@@ -90,15 +94,21 @@ def length_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def sampling_figures(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Return how many iterations each strategy takes to an accuracy."""
+    """Return how many iterations each strategy takes to an accuracy, and how much of what it draws is hard."""
     figures = {}
-    for name, level in product(OUR_SAMPLING, SAMPLING_LEVELS):
-        mean = mean_iterations(reported(outcomes, name), level)
-        if mean is not None:
-            figures[f"iterations_to_{level:g}_{name}"] = mean
-    ours, other = (figures.get(f"iterations_to_{SAMPLING_LEVEL:g}_{name}") for name in OUR_SAMPLING)
-    if ours and other:
-        figures["prioritized_speedup"] = other / ours
+    for name in (PLAIN_SAMPLING, *OUR_SAMPLING):
+        runs = reported(outcomes, name)
+        if runs:
+            figures[f"hard_share_{name}"] = fmean(share for run in runs for share in run.hard_shares)
+        for level in SAMPLING_LEVELS:
+            mean = mean_iterations(runs, level)
+            if mean is not None:
+                figures[f"iterations_to_{level:g}_{name}"] = mean
+    plain = figures.get(f"iterations_to_{SAMPLING_LEVEL:g}_{PLAIN_SAMPLING}")
+    for name in OUR_SAMPLING:
+        ours = figures.get(f"iterations_to_{SAMPLING_LEVEL:g}_{name}")
+        if ours and plain:
+            figures[f"{name}_speedup"] = plain / ours
     return figures
 
 
@@ -117,10 +127,10 @@ def real_figures(outcomes: Sequence[Outcome], name: str) -> dict[str, float]:
     }
 
 
-def sweep_table(outcomes: Sequence[Outcome]) -> Mapping[str, Mapping[float, float]]:
-    """Return the mean accuracy over the iterations of each sweep's runs: by method, then by learning rate."""
-    table: dict[str, dict[float, float]] = {}
-    for one in sorted(outcomes, key=lambda one: one.rate):
+def sweep_table(outcomes: Sequence[Outcome]) -> Mapping[str, Mapping[Setting, float]]:
+    """Return the mean accuracy over the iterations of each sweep's runs: by method, then by setting."""
+    table: dict[str, dict[Setting, float]] = {}
+    for one in sorted(outcomes, key=lambda one: (one.rate, one.own or 0.0)):
         if one.seed == SWEEP_SEED and not one.is_real:
-            table.setdefault(one.method, {})[one.rate] = fmean(one.accuracies)
+            table.setdefault(one.method, {})[one.rate, one.own] = fmean(one.accuracies)
     return table

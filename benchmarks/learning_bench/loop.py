@@ -4,7 +4,9 @@ What is not real: etcd (a registry in memory), the members of the switch (which 
 """
 
 import asyncio
+import json
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -12,11 +14,12 @@ import torch
 from benchmarks.learning_bench.engine import TinyEngine
 from benchmarks.learning_bench.outcome import Outcome
 from benchmarks.learning_bench.tasks import Task
-from benchmarks.learning_bench.trials import POD, Trial, job_of
+from benchmarks.learning_bench.trials import POD, SET, Trial, job_of
 from tests.fakes.registry import FakeRegistry
 from tests.tandem_master.cast import Script, on_stage
 
 from tandem_api.history import RECORD, IterationRecord
+from tandem_master.buffer.store import open_buffer
 from tandem_master.loop import run_job
 from tandem_master.settings import Settings
 from tandem_master.stop import StopSignal
@@ -45,7 +48,20 @@ async def _run(trial: Trial, task: Task, state: Path) -> Outcome:
     records = read_iterations(state / "metrics.jsonl")
     if code != 0:
         raise TrialError(f"{trial.key}: the master has ended with {code} after {len(records)} iterations")
-    return outcome_of(trial, records, monotonic() - began, tuple(engine.examined))
+    outcome = outcome_of(trial, records, monotonic() - began, tuple(engine.examined))
+    shares = hard_shares(state / "buffer.sqlite", len(records), task.problems)
+    return outcome.model_copy(update={"hard_shares": shares})
+
+
+def hard_shares(buffer: Path, num_iterations: int, problems: Path) -> tuple[float, ...]:
+    """Return the share of the hardest problems in what each iteration drew, by the labels of the problems."""
+    rows = [json.loads(line) for line in problems.read_text().splitlines()]
+    hardest = max(row["difficulty"] for row in rows)
+    hard = {f"{SET}/{row['id']}" for row in rows if row["difficulty"] == hardest}
+    with closing(open_buffer(buffer)) as opened:
+        draws = [opened.draw_of(iteration) for iteration in range(1, num_iterations + 1)]
+    drawn = [draw.problem_ids if draw else () for draw in draws]
+    return tuple(sum(problem in hard for problem in ids) / max(1, len(ids)) for ids in drawn)
 
 
 def load_policy(folder: Path) -> torch.nn.Module:
@@ -72,6 +88,7 @@ def outcome_of(
         method=trial.method,
         rate=trial.rate,
         seed=trial.seed,
+        own=trial.own,
         rewards=tuple(record.reward for record in records),
         response_tokens=tuple(record.response_tokens for record in records),
         accuracies=accuracies,

@@ -13,6 +13,8 @@ class Outcome(BaseModel):
     method: str
     rate: float
     seed: int
+    own: float | None = None
+    """What the method's own number was, None where the recipe's default."""
     is_real: bool = False
     """Whether it was a job of `tandem up`, with vLLM and Megatron-Core."""
     rewards: tuple[float, ...]
@@ -22,6 +24,8 @@ class Outcome(BaseModel):
     accuracies: tuple[float, ...] = ()
     """Chance that a sample of the policy after an iteration is right, over held-out problems; the first before the
     first iteration. None of real jobs."""
+    hard_shares: tuple[float, ...] = ()
+    """Share of the hardest problems among those that an iteration drew. None of real jobs."""
     max_abs_logprob_difference: float
     """Largest of all iterations, nats."""
     seconds: float

@@ -6,10 +6,27 @@ from statistics import fmean
 
 from benchmarks.learning_bench import section
 from benchmarks.learning_bench.curves import LAST
-from benchmarks.learning_bench.figures import LEVELS, SAMPLING_LEVEL, SAMPLING_LEVELS, real_of, reported, sweep_table
+from benchmarks.learning_bench.figures import (
+    LEVELS,
+    PLAIN_SAMPLING,
+    SAMPLING_LEVEL,
+    SAMPLING_LEVELS,
+    real_of,
+    reported,
+    sweep_table,
+)
 from benchmarks.learning_bench.outcome import Outcome
-from benchmarks.learning_bench.tasks import MOST_EXTRA
-from benchmarks.learning_bench.trials import BY_NAME, LENGTH_WARM_UP, METHODS, PROBLEMS, SAMPLES, STEPS, Group
+from benchmarks.learning_bench.tasks import MIXED_COUNTS, MIXED_MISTAKES, MOST_EXTRA
+from benchmarks.learning_bench.trials import (
+    ALL_THEN_HARD,
+    BY_NAME,
+    LENGTH_WARM_UP,
+    METHODS,
+    PROBLEMS,
+    SAMPLES,
+    STEPS,
+    Group,
+)
 
 PICTURES = {group: f"learning-{group}.png" for group in Group}
 NAMES = {
@@ -21,6 +38,7 @@ NAMES = {
     "length_on": "with length reward",
     "uniform": "uniform sampling",
     "prioritized": "prioritised sampling",
+    "curriculum": "all, then hard ones alone",
 }
 Figures = Mapping[str, float]
 
@@ -54,29 +72,41 @@ def render(outcomes: Sequence[Outcome], figures: Figures, circumstances: Circums
 
 
 def _sweeps(outcomes: Sequence[Outcome]) -> str:
-    table = sweep_table(outcomes)
-    rates = sorted({rate for row in table.values() for rate in row})
-    rows = [
-        [NAMES[name], *(_number(row.get(rate), 3, is_best=row.get(rate) == max(row.values())) for rate in rates)]
-        for name, row in table.items()
-    ]
-    return _table(["mean accuracy in the sweep", *(f"rate {rate:g}" for rate in rates)], rows)
+    rows = []
+    for name, row in sweep_table(outcomes).items():
+        method, best = BY_NAME[name], max(row.values())
+        first = {(rate, None): f"rate {rate:g}" for rate in method.rates}
+        told = {setting: _number(value, 3, is_best=value == best) for setting, value in row.items()}
+        then = ", ".join(f"{_setting(name, *setting)}: {told[setting]}" for setting in row if setting not in first)
+        rows.append([NAMES[name], *(told.get(setting, "-") for setting in first), then or "-"])
+    rates = METHODS[0].rates
+    return _table(["mean accuracy in the sweep", *(f"rate {rate:g}" for rate in rates), "then"], rows)
+
+
+def _setting(name: str, rate: float, own: float | None) -> str:
+    """Return what tells a setting of the second part of a sweep from the best of the first."""
+    return f"rate {rate:g}" if own is None else f"{BY_NAME[name].knob} {own:g}"
+
+
+def _settings(figures: Figures, name: str) -> str:
+    """Return the setting that a method is reported at."""
+    rate, own = figures[f"rate_{name}"], figures.get(f"own_{name}")
+    return f"{rate:g}" if own is None else f"{rate:g}, {BY_NAME[name].knob} {own:g}"
 
 
 def _objectives(outcomes: Sequence[Outcome], figures: Figures) -> str:
     names = _run(Group.OBJECTIVES, outcomes)
     if len(names) < 2:
         return ""
-    head = ["objective", "rate", "final reward", "final accuracy"]
-    head += [*(f"iterations to {level:g}" for level in LEVELS), "seconds a run"]
+    head = ["objective", "setting", "final reward", "final accuracy"]
+    head += [f"iterations to {level:g}" for level in LEVELS]
     rows = [
         [
             NAMES[name],
-            f"{figures[f'rate_{name}']:g}",
+            _settings(figures, name),
             _with_spread(figures, "final_reward", name),
             _with_spread(figures, "final_accuracy", name),
             *(_number(figures.get(f"iterations_to_{level:g}_{name}"), 1) for level in LEVELS),
-            _number(figures[f"seconds_{name}"], 0),
         ]
         for name in names
     ]
@@ -149,31 +179,45 @@ def _sampling(outcomes: Sequence[Outcome], figures: Figures) -> str:
     names = _run(Group.SAMPLING, outcomes)
     if len(names) < 2:
         return ""
-    level = f"{SAMPLING_LEVEL:g}"
     rows = [
         [
             NAMES[name],
             f"{figures[f'rate_{name}']:g}",
             *(_number(figures.get(f"iterations_to_{accuracy:g}_{name}"), 1) for accuracy in SAMPLING_LEVELS),
             _with_spread(figures, "final_accuracy", name),
-            _with_spread(figures, "final_reward", name),
+            f"{figures[f'hard_share_{name}']:.0%}",
         ]
         for name in names
     ]
     head = ["strategy", "rate", *(f"iterations to {accuracy:g}" for accuracy in SAMPLING_LEVELS)]
-    head += ["final accuracy", "final reward, as drawn"]
-    speedup = figures.get("prioritized_speedup")
-    verdict = f"Not every seed of both reaches {level}."
-    if speedup:
-        verdict = f"Prioritised sampling reaches {level} in {1 / speedup:.2f} times the iterations of uniform sampling."
+    head += ["final accuracy", "hard ones drawn"]
+    verdict = " ".join(_verdict(figures, name) for name in names if name != PLAIN_SAMPLING)
     runs = reported(outcomes, names[0])
+    iterations, (easy, hard) = len(runs[0].rewards), MIXED_COUNTS
     return section.SAMPLING.format(
+        easy=easy,
+        hard=hard,
+        num_easy=MIXED_COUNTS[easy],
+        num_hard=MIXED_COUNTS[hard],
+        few=MIXED_MISTAKES[easy],
+        many=MIXED_MISTAKES[hard],
+        problems=PROBLEMS[Group.SAMPLING],
+        times=iterations * PROBLEMS[Group.SAMPLING] / sum(MIXED_COUNTS.values()),
+        alone=ALL_THEN_HARD.ramp_iterations,
         seeds=len(runs),
-        iterations=len(runs[0].rewards),
+        iterations=iterations,
         picture=PICTURES[Group.SAMPLING],
         table=_table(head, rows),
         verdict=verdict,
     )
+
+
+def _verdict(figures: Figures, name: str) -> str:
+    level, speedup = f"{SAMPLING_LEVEL:g}", figures.get(f"{name}_speedup")
+    if speedup is None:
+        return f"Not every seed of {NAMES[name]} and uniform sampling reaches {level}."
+    text = f"{NAMES[name]} reaches {level} in {1 / speedup:.2f} times the iterations of uniform sampling."
+    return text[0].upper() + text[1:]
 
 
 def _run(group: Group, outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,7 +1,8 @@
 """Which trials are to be run, given what has been. Pure.
 
-Each method has a sweep first: three learning rates, one seed, that of no trial that is reported. The rate whose policy
-was right most often, averaged over the iterations of its sweep, is what the reported trials have.
+Each method has a sweep first, at one seed, that of no trial that is reported: three learning rates, then two other
+values of its own number at the best of them. The setting whose policy was right most often, averaged over the
+iterations of its sweep, is what the reported trials have.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.learning_bench.outcome import Outcome
-from benchmarks.learning_bench.trials import METHODS, SWEEP_SEED, Group, Method, Trial
+from benchmarks.learning_bench.trials import METHODS, SWEEP_SEED, Group, Knob, Method, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def missing_trials(done: Mapping[str, Outcome], scale: Scale, groups: Sequence[G
         trial
         for method in METHODS
         if method.group in groups
-        for trial in (missing_of(done, sweep_of(method, scale)) or reported_of(method, done, scale))
+        for trial in (missing_of(done, sweep_of(method, done, scale)) or reported_of(method, done, scale))
         if trial.key not in done
     ]
 
@@ -49,7 +50,7 @@ def planned(done: Mapping[str, Outcome], scale: Scale) -> dict[str, Outcome]:
     """Return those of the trials that have been run, as real jobs too, which belong to this scale."""
     keys: set[str] = set()
     for method in METHODS:
-        sweep = sweep_of(method, scale)
+        sweep = sweep_of(method, done, scale)
         keys |= {trial.key for trial in sweep}
         if not missing_of(done, sweep):
             keys |= {name for trial in reported_of(method, done, scale) for name in (trial.key, trial.real_key)}
@@ -62,12 +63,18 @@ def whole(outcomes: Sequence[Outcome], scale: Scale) -> list[Outcome]:
     return [one for one in outcomes if one.seed == SWEEP_SEED or counts[one.method] == len(scale.seeds)]
 
 
-def sweep_of(method: Method, scale: Scale) -> list[Trial]:
-    """Return a method's sweep; none where it has one rate."""
+def sweep_of(method: Method, done: Mapping[str, Outcome], scale: Scale) -> list[Trial]:
+    """Return a method's sweep, as far as it is known: its second part follows from the first. None of one rate."""
     if len(method.rates) == 1:
         return []
     iterations = scale.sweep_iterations[method.group]
-    return [Trial(method.name, rate, SWEEP_SEED, iterations) for rate in method.rates]
+    rates = [Trial(method.name, rate, SWEEP_SEED, iterations) for rate in method.rates]
+    if missing_of(done, rates):
+        return rates
+    best = best_of([done[trial.key] for trial in rates]).rate
+    if method.knob is Knob.RATE:
+        return rates + [Trial(method.name, best * factor, SWEEP_SEED, iterations) for factor in method.others]
+    return rates + [Trial(method.name, best, SWEEP_SEED, iterations, own) for own in method.others]
 
 
 def missing_of(done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Trial]:
@@ -76,12 +83,13 @@ def missing_of(done: Mapping[str, Outcome], trials: Sequence[Trial]) -> list[Tri
 
 
 def reported_of(method: Method, done: Mapping[str, Outcome], scale: Scale) -> list[Trial]:
-    """Return the trials that are reported, at the best rate of the sweep, which is complete."""
-    sweep = [done[trial.key] for trial in sweep_of(method, scale)]
-    rate = best_rate(sweep) if sweep else method.rates[0]
-    return [Trial(method.name, rate, seed, scale.iterations[method.group]) for seed in scale.seeds]
+    """Return the trials that are reported, at the best setting of the sweep, which is complete."""
+    sweep = [done[trial.key] for trial in sweep_of(method, done, scale)]
+    best = best_of(sweep) if sweep else None
+    rate, own = (best.rate, best.own) if best else (method.rates[0], None)
+    return [Trial(method.name, rate, seed, scale.iterations[method.group], own) for seed in scale.seeds]
 
 
-def best_rate(sweep: Sequence[Outcome]) -> float:
-    """Return the learning rate of the highest mean accuracy over the iterations; of equal ones the smallest."""
-    return max(sorted(sweep, key=lambda one: one.rate), key=lambda one: fmean(one.accuracies)).rate
+def best_of(sweep: Sequence[Outcome]) -> Outcome:
+    """Return the run of the highest mean accuracy over its iterations; of equal ones that of the smallest rate."""
+    return max(sorted(sweep, key=lambda one: one.rate), key=lambda one: fmean(one.accuracies))

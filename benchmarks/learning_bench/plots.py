@@ -58,13 +58,14 @@ def _draw_length(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def _draw_sampling(outcomes: Sequence[Outcome], path: Path) -> None:
-    figure, (accuracy, rewards) = _figure()
+    figure, (accuracy, shares) = _figure()
     _dress(accuracy, "Accuracy of the policy, held-out problems", "iterations")
-    _dress(rewards, "Mean reward of what was drawn", "iteration")
+    _dress(shares, "Share of hard problems in what is drawn", "iteration")
     for name, colour in _colours(Group.SAMPLING):
         runs = reported(outcomes, name)
         _lines(accuracy, runs, lambda run: run.accuracies, colour, name, first=0)
-        _lines(rewards, runs, lambda run: run.rewards, colour, name, first=1)
+        _lines(shares, runs, lambda run: run.hard_shares, colour, name, first=1)
+    shares.set_ylim(bottom=0)
     accuracy.axhline(SAMPLING_LEVEL, color=MUTED, linewidth=0.8, linestyle=":")
     _save(figure, accuracy, path)
 

@@ -100,27 +100,33 @@ def _rows(requests: Sequence[SampleRequest]) -> Rows:
 def _generate(model: Any, prefixes: Prefixes, rows: Rows, eos_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return tokens, int64 [B, S], and their log-probabilities, float32 [B, S], until all rows have ended.
 
-    Prefixes are read once; the cache then gets a row for each sample.
+    Prefixes are read once; the cache then gets a row for each sample. What is behind a row's end means nothing.
     """
     row_B = torch.arange(len(prefixes.counts_B)).repeat_interleave(prefixes.counts_B)
     positions_BS = (prefixes.mask_BS.cumsum(1) - 1).clamp(min=0)
     output = _forward(model, prefixes.token_ids_BS, prefixes.mask_BS, positions_BS, None)
     output.past_key_values.batch_select_indices(row_B)
     logits_BV, mask_BS, position_B1 = output.logits[row_B, -1], prefixes.mask_BS[row_B], positions_BS[row_B, -1:]
-    ended_B = torch.zeros(len(row_B), dtype=torch.bool)
-    tokens, logprobs = [], []
+    tokens_BS = torch.zeros(rows.uniform_BS.shape, dtype=torch.int64)
+    logprobs_BS = torch.zeros(rows.uniform_BS.shape)
+    alive_B = torch.arange(len(row_B))
     for step in range(rows.uniform_BS.shape[1]):
-        logprob_BV = torch.log_softmax(logits_BV.float() / rows.temperature_B[:, None], -1)
-        chosen_B = _draw(logprob_BV, rows.uniform_BS[:, step])
-        tokens.append(chosen_B)
-        logprobs.append(logprob_BV.gather(1, chosen_B[:, None])[:, 0])
-        ended_B |= (chosen_B == eos_token_id) | (rows.max_tokens_B <= step + 1)
-        if bool(ended_B.all()):
+        logprob_BV = torch.log_softmax(logits_BV.float() / rows.temperature_B[alive_B, None], -1)
+        chosen_B = _draw(logprob_BV, rows.uniform_BS[alive_B, step])
+        tokens_BS[alive_B, step] = chosen_B
+        logprobs_BS[alive_B, step] = logprob_BV.gather(1, chosen_B[:, None])[:, 0]
+        going_B = (tokens_BS[alive_B] != eos_token_id).all(1) & (rows.max_tokens_B[alive_B] > step + 1)
+        if not bool(going_B.any()):
             break
+        if int(going_B.sum()) * 2 <= len(alive_B):  # a row that has ended costs as much as one that goes on
+            kept_B = going_B.nonzero()[:, 0]
+            output.past_key_values.batch_select_indices(kept_B)
+            alive_B, chosen_B = alive_B[kept_B], chosen_B[kept_B]
+            mask_BS, position_B1 = mask_BS[kept_B], position_B1[kept_B]
         mask_BS, position_B1 = torch.nn.functional.pad(mask_BS, (0, 1), value=1), position_B1 + 1
         output = _forward(model, chosen_B[:, None], mask_BS, position_B1, output.past_key_values)
         logits_BV = output.logits[:, -1]
-    return torch.stack(tokens, 1), torch.stack(logprobs, 1)
+    return tokens_BS, logprobs_BS
 
 
 def _forward(model: Any, ids_BS: torch.Tensor, mask_BS: torch.Tensor, positions_BS: torch.Tensor, cache: Any) -> Any:

@@ -14,14 +14,17 @@ transformers, and takes Adam's steps by torch; a test holds its weights after an
 Megatron-Core rank. What `--real` names is run as a real job too: see below.
 
 Each iteration: {problems} problems ({few} for the length reward), {samples} samples each, {steps} optimizer steps,
-temperature 1, tau 0.1, clip 0.2; all else as in the [recipe](recipe.md). Accuracy is the chance that one sample of
-the policy is right, computed exactly, over held-out problems. "Final" is the mean of the last {last} iterations,
-then over seeds; ± is half of what the extreme seeds are apart. Iterations to an accuracy are means over seeds, "-"
-where one does not reach it.
+temperature 1; what is not named here as in the [recipe](recipe.md): tau 0.1, clip 0.2. Accuracy is the chance that one
+sample of the policy is right, computed exactly, over held-out problems. "Final" is the mean of the last {last}
+iterations, then over seeds; ± is half of what the extreme seeds are apart. Iterations to an accuracy are means over
+seeds, "-" where one does not reach it.
 
-**Sweeps.** Each method has the same budget: three learning rates, one seed, which no reported run has. The rate with
-the best accuracy, averaged over the iterations of its sweep, is taken. With and without the length reward the rate is
-that of eq. (3); its weight, its warm-up and its task were chosen by hand, after a few runs of other ones.
+**Sweeps.** Each objective has the same budget, at one seed, which no reported run has: three learning rates, then at
+the best of them two other values of its own number, tau for eq. (3), the clip for GRPO; REINFORCE has none, and gets
+two more rates. The setting with the best accuracy, averaged over the iterations of its sweep, is taken. With and
+without the length reward, and with all strategies of sampling, it is eq. (3) at the rate that its tables name. Their
+tasks, the length reward's weight and its warm-up were chosen by hand, after a few runs of others, at other seeds than
+those of the tables.
 
 {sweeps}"""
 
@@ -63,10 +66,15 @@ accuracy differs by {difference:+.3f}, {held} the {apart:.3f} that seeds of one 
 
 SAMPLING = """### Sampling
 
-Two to six digits to reverse: two in three problems have two or three digits and are soon easy. Eq. (3), {seeds} seeds,
-{iterations} iterations. Held-out problems are of the same kinds in the same shares.
+Most problems are all but known, as in many sets that a policy is trained on: {num_easy} have {easy} digits to
+reverse, of which its demonstrations had {few:.0%} wrong, and {num_hard} have {hard}, with {many:.0%} wrong. Held-out
+problems are half of each kind. An iteration draws {problems}, so each problem comes {times:.1f} times on average:
+success rates are kept for each problem, and can tell a sampler nothing before it comes again. (In an earlier task each
+came three times, and the strategies did not differ.) Eq. (3), {seeds} seeds, {iterations} iterations. "All, then hard
+ones alone" is the comparison of the report's section 3.5: a curriculum that draws evenly at first, and after {alone}
+iterations what is labelled hard. It is told what prioritised sampling has to find out.
 
-![Accuracy and reward by iteration]({picture})
+![Accuracy and share of hard problems by iteration]({picture})
 
 {table}
 {verdict}

@@ -2,7 +2,7 @@
 
 `digits` is example 01's, made by its own script. The others take model, tokenizer and mistakes from that script:
 
-  mixed     reverse two to six digits; most problems are short, so easy, and the long ones are hard
+  mixed     reverse three or five digits; most problems are short, and the policy mostly knows how; few are long
   wordy     reverse three or four digits, and go on for up to eight tokens that the reward does not see
 """
 
@@ -25,12 +25,15 @@ MOST_EXTRA = 8
 """Tokens by which a demonstration is longer than its answer."""
 COUNTED_EXTRA = 20
 """The same of the longest responses that are right and fit the token budget."""
-MIXED_COUNTS: Mapping[int, int] = {2: 60, 3: 100, 4: 32, 5: 24, 6: 24}
-"""Problems by number of digits."""
+MIXED_COUNTS: Mapping[int, int] = {3: 128, 5: 32}
+"""Problems by number of digits. So few that a sampler sees each several times: it knows a problem by nothing else."""
+MIXED_MISTAKES: Mapping[int, float] = {3: 0.05, 5: 0.3}
+MIXED_TARGET = 0.42
 WORDY_DIGITS = (3, 4)
 WORDY_REPEATS = 240
 HELD_OUT = 96
-WARM_UP_BATCH, WARM_UP_RATE, MOST_STEPS, CHECK_EVERY = 128, 2e-3, 1500, 8
+MISTAKES = 0.3
+WARM_UP_BATCH, WARM_UP_RATE, MOST_STEPS = 128, 2e-3, 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,18 @@ class Demonstration:
 class WarmUp:
     """What a policy has seen before it is trained by rewards."""
 
-    lengths: Sequence[int]
-    """Digits of its prompts."""
+    mistakes: Mapping[int, float]
+    """Chance that a digit is wrong, by digits of its prompts."""
     extra: Sequence[int]
     """Numbers of tokens that follow answers."""
-    mistakes: float
-    """Chance that a digit is wrong."""
     target: float
     """Chance that a sample is right at which it ends."""
+    check_every: int = 8
+    """Steps after which the chance is computed."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return tuple(self.mistakes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +136,26 @@ def make_digits(folder: Path) -> None:
 def make_mixed(folder: Path) -> None:
     """Make the task whose problems are of different difficulty."""
     counts = [length for length, number in MIXED_COUNTS.items() for _ in range(number)]
-    make_task(WarmUp(sorted(MIXED_COUNTS), (0,), 0.3, 0.2), counts, folder)
+    held_out = [*MIXED_COUNTS] * (HELD_OUT // len(MIXED_COUNTS))
+    make_task(WarmUp(MIXED_MISTAKES, (0,), MIXED_TARGET, check_every=1), counts, held_out, folder)
 
 
 def make_wordy(folder: Path) -> None:
     """Make the task whose right responses may be short or long."""
     extra = tuple(range(MOST_EXTRA + 1))
-    make_task(WarmUp(WORDY_DIGITS, extra, 0.3, 0.25), [*WORDY_DIGITS] * WORDY_REPEATS, folder)
+    warm_up = WarmUp(dict.fromkeys(WORDY_DIGITS, MISTAKES), extra, 0.25)
+    held_out = [*WORDY_DIGITS] * (HELD_OUT // len(WORDY_DIGITS))
+    make_task(warm_up, [*WORDY_DIGITS] * WORDY_REPEATS, held_out, folder)
     tokenizer = example().make_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [EXTRA]})
     tokenizer.save_pretrained(folder / "policy")
 
 
-def make_task(warm_up: WarmUp, counts: Sequence[int], folder: Path, num_held_out: int = HELD_OUT) -> None:
-    """Make policy and problems of so many digits each; held out are others, of the same kinds."""
+def make_task(warm_up: WarmUp, counts: Sequence[int], held_out_counts: Sequence[int], folder: Path) -> None:
+    """Make policy, problems and held-out problems of so many digits each, all different."""
     torch.manual_seed(1)
     rng = random.Random(1)
-    drawn = _different(rng, [*counts, *rng.choices(counts, k=num_held_out)])
+    drawn = _different(rng, [*counts, *held_out_counts])
     train, held_out = drawn[: len(counts)], drawn[len(counts) :]
     model = example().make_model()
     _warm_up(model, warm_up, rng, held_out)
@@ -169,24 +179,27 @@ def _warm_up(model: Any, spec: WarmUp, rng: random.Random, held_out: Sequence[st
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_RATE, weight_decay=0.0)
     checked = [Demonstration(digits, number) for digits in held_out for number in spec.extra]
     for step in range(MOST_STEPS):
-        if step % CHECK_EVERY == 0:
+        if step % spec.check_every == 0:
             reward = float(response_logprobs(model, checked).exp().sum()) / len(held_out)
             if reward >= spec.target:
                 return
         lengths = rng.choices(spec.lengths, k=WARM_UP_BATCH)
         drawn = [Demonstration("".join(rng.choices("0123456789", k=n)), rng.choice(spec.extra)) for n in lengths]
-        ids, labels = _with_mistakes(*_encoded(drawn), spec.mistakes)
+        rates = torch.tensor([spec.mistakes[length] for length in lengths])
+        ids, labels = _with_mistakes(*_encoded(drawn), rates)
         model(input_ids=ids, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     raise RuntimeError(f"the warm-up has not reached a reward of {spec.target:g} in {MOST_STEPS} steps")
 
 
-def _with_mistakes(ids_BS: torch.Tensor, labels_BS: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _with_mistakes(
+    ids_BS: torch.Tensor, labels_BS: torch.Tensor, rate_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return demonstrations with so many wrong digits: the policy learns to be unsure."""
     ids = example().ID
     is_digit = (labels_BS >= ids["0"]) & (labels_BS <= ids["9"])
-    wrong = is_digit & (torch.rand(labels_BS.shape) < rate)
+    wrong = is_digit & (torch.rand(labels_BS.shape) < rate_B[:, None])
     drawn = torch.randint(ids["0"], ids["9"] + 1, labels_BS.shape)
     return torch.where(wrong, drawn, ids_BS), torch.where(wrong, drawn, labels_BS)
 

@@ -204,7 +204,7 @@ def test_an_iteration_gives_the_weights_that_megatron_gives(policy: Path, tmp_pa
 def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """Two digits to reverse, which a few supervised steps have begun to teach."""
     folder = tmp_path_factory.mktemp("task")
-    make_task(WarmUp((2,), (0,), 0.3, 0.25), [2] * 60, folder, num_held_out=20)
+    make_task(WarmUp({2: 0.3}, (0,), 0.25), [2] * 60, [2] * 20, folder)
     return read_task("small", folder)
 
 

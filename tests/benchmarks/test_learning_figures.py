@@ -8,15 +8,16 @@ from benchmarks.learning_bench.curves import iterations_to
 from benchmarks.learning_bench.figures import figures_of
 from benchmarks.learning_bench.outcome import Outcome
 from benchmarks.learning_bench.page import PICTURES, Circumstances, render
-from benchmarks.learning_bench.plan import QUICK, best_rate, missing_trials, planned
+from benchmarks.learning_bench.plan import QUICK, best_of, missing_trials, planned
 from benchmarks.learning_bench.plots import draw
 from benchmarks.learning_bench.real import manifest_of
 from benchmarks.learning_bench.tasks import Task
-from benchmarks.learning_bench.trials import METHODS, Group, Trial
+from benchmarks.learning_bench.trials import METHODS, Group, Trial, recipe_of
 from benchmarks.page import with_section
 
 from tandem_api.job import RLJob
 
+HOW = Circumstances("python x.py", "2026-11-23", "2 CPUs", "torch 2")
 MOST_BYTES = 60_000
 """Of a picture."""
 
@@ -27,6 +28,7 @@ def outcome(
     accuracies: Sequence[float] = (0.2, 0.6, 0.9),
     *,
     rate: float = 3e-4,
+    own: float | None = None,
     tokens: Sequence[float] = (8.0, 8.0),
     is_real: bool = False,
 ) -> Outcome:
@@ -34,10 +36,12 @@ def outcome(
         method=method,
         rate=rate,
         seed=seed,
+        own=own,
         is_real=is_real,
         rewards=tuple(accuracies[:-1]),
         response_tokens=tuple(tokens),
         accuracies=tuple(accuracies),
+        hard_shares=(0.25, 0.5),
         max_abs_logprob_difference=1e-6,
         seconds=3.0,
     )
@@ -59,18 +63,46 @@ def test_a_sweep_is_won_by_accuracy_over_all_its_iterations() -> None:
     slow = outcome("grpo", accuracies=(0.2, 0.2, 0.9), rate=1e-4)
     fast = outcome("grpo", accuracies=(0.2, 0.8, 0.8), rate=3e-4)
 
-    assert best_rate([slow, fast]) == 3e-4
+    assert best_of([slow, fast]) is fast
 
 
-def test_every_method_has_the_same_budget_and_its_sweep_comes_before_what_is_reported() -> None:
-    first = missing_trials({}, QUICK, [Group.OBJECTIVES])
+def run_all(done: dict[str, Outcome], trials: Sequence[Trial], best: float) -> None:
+    """Trials at that rate are the best."""
+    for trial in trials:
+        accuracies = (0.2, 0.9 if trial.rate == best and trial.own is None else 0.5)
+        done[trial.key] = outcome(trial.method, trial.seed, accuracies, rate=trial.rate, own=trial.own)
 
-    done = {trial.key: outcome(trial.method, trial.seed, rate=trial.rate) for trial in first}
-    then = missing_trials(done, QUICK, [Group.OBJECTIVES])
 
+def test_every_objective_has_the_same_budget_rates_first_then_a_number_of_its_own_then_what_is_reported() -> None:
+    done: dict[str, Outcome] = {}
+    parts = []
+    for _ in range(3):
+        parts.append(missing_trials(done, QUICK, [Group.OBJECTIVES]))
+        run_all(done, parts[-1], 5.2e-4)
+
+    rates, then, last = parts
     names = [method.name for method in METHODS if method.group is Group.OBJECTIVES]
-    assert [trial.method for trial in first] == [name for name in names for _ in range(3)]
-    assert [(trial.method, trial.seed) for trial in then] == [(name, seed) for name in names for seed in QUICK.seeds]
+    assert [trial.method for trial in rates] == [name for name in names for _ in range(3)]
+    assert [trial.method for trial in then] == [name for name in names for _ in range(2)]
+    assert {trial.rate for trial in then if trial.own is not None} == {5.2e-4}
+    assert [trial.rate for trial in then if trial.method == "reinforce"] == pytest.approx([4.004e-4, 6.76e-4])
+    assert {trial.rate for trial in last} == {5.2e-4}
+    assert [(trial.method, trial.seed) for trial in last] == [(name, seed) for name in names for seed in QUICK.seeds]
+
+
+def test_a_number_that_wins_the_sweep_is_reported_and_named_on_the_page() -> None:
+    done: dict[str, Outcome] = {}
+    run_all(done, missing_trials(done, QUICK, [Group.OBJECTIVES]), 3e-4)
+    for trial in missing_trials(done, QUICK, [Group.OBJECTIVES]):
+        done[trial.key] = outcome(trial.method, 0, (0.2, 1.0 if trial.own == 0.4 else 0.0), rate=3e-4, own=trial.own)
+
+    reported = [trial for trial in missing_trials(done, QUICK, [Group.OBJECTIVES]) if trial.method == "grpo"]
+    runs = [outcome(trial.method, trial.seed, rate=trial.rate, own=trial.own) for trial in reported]
+    text = render([*runs, *everything()[:3]], figures_of([*runs, *everything()[:3]]), HOW)
+
+    assert {trial.own for trial in reported} == {0.4}
+    assert recipe_of(reported[0]).objective.clip_low == 0.4
+    assert "| GRPO | 0.0003, clip 0.4 |" in text
 
 
 def test_trials_of_another_scale_count_for_nothing() -> None:
@@ -94,9 +126,10 @@ def test_the_length_rewards_figures_compare_the_end_with_and_without_it() -> Non
 
 
 def test_the_speedup_of_prioritised_sampling_is_in_iterations_to_one_accuracy() -> None:
-    runs = [outcome("uniform", accuracies=(0.2, 0.3, 0.4)), outcome("prioritized", accuracies=(0.2, 0.4, 0.5))]
+    runs = [outcome("uniform", accuracies=(0.2, 0.3, 0.9)), outcome("prioritized", accuracies=(0.2, 0.9, 0.9))]
 
     assert figures_of(runs)["prioritized_speedup"] == 2.0
+    assert figures_of(runs)["hard_share_uniform"] == 0.375
 
 
 def test_an_accuracy_that_a_seed_never_reaches_has_no_figure() -> None:
@@ -109,7 +142,7 @@ def test_an_accuracy_that_a_seed_never_reaches_has_no_figure() -> None:
 def test_the_page_tells_every_comparison() -> None:
     runs = everything()
 
-    text = render(runs, figures_of(runs), Circumstances("python x.py", "2026-11-23", "2 CPUs", "torch 2"))
+    text = render(runs, figures_of(runs), HOW)
 
     assert [line for line in text.splitlines() if line.startswith("### ")] == [
         "### Objectives",
