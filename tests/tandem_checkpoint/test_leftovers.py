@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tandem_checkpoint.process import leftovers
 from tandem_checkpoint.process.child import Child
 from tandem_checkpoint.process.group import freeze_group, group_members, kill_group
 from tandem_checkpoint.process.leftovers import SHARED_MEMORY, Segment, Sweeper
@@ -35,6 +36,8 @@ segment = SharedMemory(create=True, size=4096)
 print(segment.name, flush=True)
 time.sleep(60)
 """
+
+SHARED = "vllm_dist_0123-tp:0-[0-1]-cpushm"
 
 
 @pytest.fixture
@@ -169,6 +172,62 @@ def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     sweeper = Sweeper(tmp_path / "nowhere")
 
     assert sweeper.used_by(os.getpgid(0)) == frozenset()
+
+
+async def swept(sweeper: Sweeper, scratch: Path, *made: Path) -> list[Path]:
+    """Sweep after killed processes with this temporary folder; return what is left of what they had made."""
+    for path in made:
+        path.touch()
+    sweeper.sweep_later(frozenset(), scratch)
+    await sweeper.finish()
+    return [path for path in made if is_there(path)]
+
+
+def temporary_of_workers(folder: Path) -> Path:
+    """Return the temporary folder of a server whose workers have met in a file of theirs."""
+    scratch = folder / "scratch" / "server"
+    scratch.mkdir(parents=True)
+    (scratch / "vllm_dist_0123").touch()
+    return scratch
+
+
+async def test_what_workers_shared_goes_though_nobody_saw_them_use_it(tmp_path: Path) -> None:
+    scratch, shared = temporary_of_workers(tmp_path), [tmp_path / f"{SHARED}_{number}" for number in range(2)]
+
+    left = await swept(Sweeper(tmp_path), scratch, *shared)
+
+    assert left == []
+    assert not is_there(scratch)
+
+
+async def test_what_the_workers_of_all_servers_shared_goes_with_their_zygote(tmp_path: Path) -> None:
+    scratch = temporary_of_workers(tmp_path).parent
+
+    assert await swept(Sweeper(tmp_path), scratch, tmp_path / SHARED) == []
+
+
+async def test_what_workers_of_others_share_survives(tmp_path: Path) -> None:
+    scratch, others = temporary_of_workers(tmp_path), tmp_path / "vllm_dist_01234-tp:0-[0-1]-cpushm"
+
+    assert await swept(Sweeper(tmp_path), scratch, others) == [others]
+
+
+async def test_what_workers_still_share_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "LETTING_GO_SECONDS", 0.05)
+    sweeper, scratch, shared = Sweeper(tmp_path), temporary_of_workers(tmp_path), tmp_path / SHARED
+    with shared.open("wb"):
+        left = await swept(sweeper, scratch, shared)
+
+    assert left == [shared]
+
+
+async def test_what_dying_workers_share_goes_once_they_let_go_of_it(tmp_path: Path) -> None:
+    sweeper, scratch, shared = Sweeper(tmp_path), temporary_of_workers(tmp_path), tmp_path / SHARED
+    with shared.open("wb") as file:
+        asyncio.get_running_loop().call_later(0.1, file.close)
+        left = await swept(sweeper, scratch, shared)
+
+    assert left == []
 
 
 async def test_leftovers_are_swept_beside_other_work_and_waited_for_at_the_end(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Real vLLM servers of two tensor-parallel workers: they answer as one does, and get weights in place as one does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,6 +134,42 @@ async def test_with_a_worker_that_is_killed_while_the_engine_is_built_the_server
 
         with pytest.raises(ChildGone):
             await asyncio.wait_for(serving, GIVE_UP_SECONDS)
+
+
+async def test_workers_that_die_while_the_engine_is_built_leave_no_shared_memory(
+    engine: Engine, untied_policy: Path, tmp_path: Path
+) -> None:
+    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
+    async with engine.prepared(untied_policy, **TWO) as strategy:
+        (server,) = engine.servers()
+        serving = asyncio.create_task(serve(strategy, generation))
+        worker = await _second_worker(server.pid)
+        shared = await _shared_by_workers(worker.pid)
+
+        worker.kill()
+
+        with pytest.raises(ChildGone):
+            await asyncio.wait_for(serving, GIVE_UP_SECONDS)
+    await _until(lambda: not any(path.exists() for path in shared))
+
+
+async def _shared_by_workers(worker: int) -> set[Path]:
+    """Return the memory in which workers add, as soon as one of them has mapped it."""
+    maps, paths = Path(f"/proc/{worker}/maps"), set[Path]()
+
+    def has_mapped() -> bool:
+        paths.update(Path(line.split()[-1]) for line in maps.read_text().splitlines() if "/vllm_dist_" in line)
+        return bool(paths)
+
+    await _until(has_mapped)
+    return paths
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    async with asyncio.timeout(SERVE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - as the docstring says
+            await asyncio.sleep(0.002)
 
 
 async def _second_worker(server: int) -> psutil.Process:

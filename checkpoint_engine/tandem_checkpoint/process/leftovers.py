@@ -2,7 +2,8 @@
 
 Python, torch, vLLM and NCCL make segments in /dev/shm and remove them when they end; killed, they do not. A segment is
 removed here only where all of this is so: a library's name, our user's, made since the sweeper began, seen in use by a
-process of the killed group (or named after one), and in use by no process now. So nobody else's segment can be meant.
+process of the killed group (or named after one, or after a file in its own temporary folder), and in use by no process
+now. So nobody else's segment can be meant.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 
 from tandem_checkpoint.process.group import all_processes, group_members
 
@@ -27,6 +29,11 @@ NAMES = re.compile(
 """How Python's shared_memory, heaps and semaphores, torch, vLLM, NCCL, CUDA and OpenMP begin their names."""
 MAKER = re.compile(r"(?:pym-|torch_|__KMP_REGISTERED_LIB_)(\d+)[-_]")
 """Names that hold the process id of their maker."""
+RENDEZVOUS = "vllm_dist_*"
+"""File in a server's temporary folder where its workers meet. What they share is named after it; the name is random."""
+
+LETTING_GO_SECONDS, LETTING_GO_POLL_SECONDS = 2.0, 0.02
+"""A killed process lets go of its memory within milliseconds, of very much within a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,18 @@ class Sweeper:
                 used |= _in_use(pid, self._folder)
         return frozenset(item for item in candidates if item in used or _maker(item) in members)
 
+    def named_after(self, scratch: Path) -> frozenset[Segment]:
+        """Return the segments named after a file in the temporary folder of killed processes.
+
+        So those are found whose makers died before anybody could see what they use: vLLM's workers, while their server
+        builds its engine.
+        """
+        names = tuple(f"{path.name}-" for path in scratch.rglob(RENDEZVOUS))
+        if not names:
+            return frozenset()
+        candidates = frozenset(_own_segments(self._folder)) - self._older
+        return frozenset(item for item in candidates if item.path.name.startswith(names))
+
     def sweep(self, segments: Iterable[Segment]) -> tuple[Path, ...]:
         """Remove those of a killed group's segments that no process uses; return them."""
         left = set(segments).intersection(_own_segments(self._folder))
@@ -68,7 +87,10 @@ class Sweeper:
         return tuple(sorted(segment.path for segment in left))
 
     def sweep_later(self, segments: frozenset[Segment], scratch: Path | None = None) -> None:
-        """Sweep, and remove a folder, beside whatever comes next: looking at all processes takes longer than a kill."""
+        """Sweep beside whatever comes next: looking at all processes takes longer than a kill.
+
+        `scratch`: the temporary folder of what was killed; what is named after its files goes, then the folder itself.
+        """
         task = asyncio.create_task(asyncio.to_thread(self._sweep_all, segments, scratch), name="sweep leftovers")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
@@ -80,7 +102,17 @@ class Sweeper:
     def _sweep_all(self, segments: frozenset[Segment], scratch: Path | None) -> None:
         self.sweep(segments)
         if scratch is not None:
+            self._sweep_named(self.named_after(scratch))
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _sweep_named(self, segments: frozenset[Segment]) -> None:
+        """Sweep what can only be used by processes that have been killed, as soon as they have let go of it."""
+        until = monotonic() + LETTING_GO_SECONDS
+        while segments and monotonic() < until:
+            self.sweep(segments)
+            segments &= frozenset(_own_segments(self._folder))
+            if segments:
+                sleep(LETTING_GO_POLL_SECONDS)
 
 
 def _own_segments(folder: Path) -> Iterable[Segment]:
