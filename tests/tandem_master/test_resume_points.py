@@ -20,6 +20,7 @@ from tests.fakes.registry import FakeRegistry
 from tests.tandem_master.conftest import PODS, PROBLEMS, Job, job_config, with_spec
 from tests.tandem_master.durable_writes import WITNESS, Killed, Witness, witnessed_writes
 from tests.tandem_master.engine_stub import TOKEN, serving
+from tests.tandem_master.evaluations import evaluations, hold_out, stored
 from tests.tandem_master.reckoning import ReckoningStub
 
 pytestmark = pytest.mark.usefixtures("witnessed_writes")
@@ -37,6 +38,10 @@ QUERIES = {
     "trajectories": "SELECT * FROM trajectories ORDER BY ordinal",
     "segments": "SELECT * FROM segments ORDER BY trajectory_id, position",
     "iterations": "SELECT iteration, generation FROM iterations ORDER BY iteration",
+}
+EVALUATION_QUERIES = {
+    "samples": "SELECT * FROM samples ORDER BY generation, name, problem_id, number",
+    "results": "SELECT generation, name, digest, json_remove(record, '$.at', '$.seconds') FROM results ORDER BY 1, 2",
 }
 
 
@@ -56,13 +61,17 @@ class End:
     """What was recorded of each iteration last, without its times."""
     recorded: tuple[int, ...]
     """Every iteration of which there is a record, as often as it was committed."""
+    evaluation: Mapping[str, list[tuple[object, ...]]]
+    """Each table of evaluations, whole, but for the times in results."""
+    evaluated: tuple[int, ...]
+    """Every generation of which there is a result in the diary, as often as it was told."""
 
 
 END_PARTS = [field.name for field in fields(End)]
 
 
 @asynccontextmanager
-async def opened(folder: Path, *, deterministic: bool = True) -> AsyncIterator[Job]:
+async def opened(folder: Path, *, evaluates: bool = False) -> AsyncIterator[Job]:
     """A job in `folder`, which may hold the state of one that was killed, with servers and trainers of its own."""
     settings = Settings(job_config(folder), TOKEN, (), folder / "state", "toy-master", "127.0.0.1")
     registry = FakeRegistry()
@@ -89,26 +98,28 @@ async def opened(folder: Path, *, deterministic: bool = True) -> AsyncIterator[J
             strategy=SamplingStrategy.MIXTURE, shares=shares, dynamic=DynamicSamplingSpec(enabled=True)
         )
         with_spec(job, "recipe", seed=SEED, iterations=ITERATIONS, problems_per_iteration=2, sampling=sampling)
-        with_spec(job, "rollout", deterministic=deterministic)
+        with_spec(job, "rollout", deterministic=True)
         with_spec(job, "switch", train_to_infer_deadline_seconds=SOON, infer_to_train_deadline_seconds=SOON)
+        if evaluates:
+            hold_out(job, every=2)
         yield job
 
 
-async def run_in(folder: Path, witness: Witness | None = None) -> End:
-    async with opened(folder) as job:
+async def run_in(folder: Path, witness: Witness | None = None, *, evaluates: bool = False) -> End:
+    async with opened(folder, evaluates=evaluates) as job:
         WITNESS.set(witness)
         exit_code = await job.run()
         return end_of(job, exit_code)
 
 
-async def run_and_kill_at(folder: Path, point: int) -> End:
-    """Run a master that is killed before its write of this number, then another one beside the same members."""
+async def run_and_kill_at(folder: Path, is_point: Callable[[int], bool], *, evaluates: bool = False) -> End:
+    """Run a master that is killed before its first such write, by its number; then another beside the same members."""
 
     def before(number: int) -> None:
-        if number == point:
+        if is_point(number):
             raise Killed
 
-    async with opened(folder) as job, job.members():
+    async with opened(folder, evaluates=evaluates) as job, job.members():
         WITNESS.set(Witness(before))
         with suppress(Killed):  # what is written together, and so how often, depends on the moment
             await job.run_master()
@@ -123,6 +134,7 @@ def end_of(job: Job, exit_code: int) -> End:
         tables = {name: connection.execute(query).fetchall() for name, query in QUERIES.items()}
     with closing(open_buffer(path)) as buffer:
         tallies = buffer.tallies()
+    evaluation = {name: stored(job, query) for name, query in EVALUATION_QUERIES.items()}
     records = {record.iteration: untimed(record) for record in job.iterations()}
     return End(
         exit_code,
@@ -132,6 +144,8 @@ def end_of(job: Job, exit_code: int) -> End:
         job.ends()[-1],
         records,
         tuple(record.iteration for record in job.iterations()),
+        evaluation,
+        tuple(record.generation for record in evaluations(job)),
     )
 
 
@@ -189,9 +203,68 @@ async def test_a_job_whose_master_is_killed_ends_the_same_wherever_that_was(tmp_
     witness = Witness(lambda number: None)
     expected = await run_in(tmp_path / "whole", witness)
 
-    ends = await each(range(1, witness.num_writes + 1), lambda point: run_and_kill_at(tmp_path / str(point), point))
+    def run(point: int) -> Awaitable[End]:
+        return run_and_kill_at(tmp_path / str(point), lambda number: number == point)
+
+    ends = await each(range(1, witness.num_writes + 1), run)
 
     assert unequal(ends, expected) == {}
+
+
+def evaluation_rows(state: Path) -> int:
+    """Return how many samples, results and lines in the diary there are of evaluations; none is ever taken back."""
+    path = state / "evaluation.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        counts = [connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("samples", "results")]
+    return sum(counts) + (state / "metrics.jsonl").read_text().count('"kind":"evaluation"')
+
+
+async def test_a_job_of_which_everything_is_killed_within_an_evaluation_ends_the_same(tmp_path: Path) -> None:
+    state, points = tmp_path / "whole" / "state", list[int]()
+
+    def keep(number: int) -> None:
+        rows = evaluation_rows(state) if number > 1 else 0
+        if rows > max(points, default=0):
+            copy_state(state, tmp_path / str(rows) / "state")
+            points.append(rows)
+
+    expected = await run_in(tmp_path / "whole", Witness(keep), evaluates=True)
+
+    ends = await each(points, lambda point: run_in(tmp_path / str(point), evaluates=True))
+
+    assert len(points) >= 3 * 3  # of each: after some samples, all of them, and the result
+    assert unequal(ends, expected, but=["recorded", "evaluated"]) == {}
+
+
+async def test_a_job_whose_master_is_killed_within_an_evaluation_ends_the_same(tmp_path: Path) -> None:
+    expected = await run_in(tmp_path / "whole", evaluates=True)
+    points = range(1, evaluation_rows(tmp_path / "whole" / "state") + 1)
+
+    killed = set[int]()
+
+    def run(point: int) -> Awaitable[End]:
+        folder = tmp_path / str(point)
+
+        def is_point(number: int) -> bool:
+            is_there = number > 1 and evaluation_rows(folder / "state") >= point
+            killed.update([point] if is_there else [])
+            return is_there
+
+        return run_and_kill_at(folder, is_point, evaluates=True)
+
+    ends = await each(points, run)
+
+    assert expected.evaluated == (0, 2, 3)
+    assert killed == set(points)
+    assert unequal(ends, expected) == {}
+
+
+async def test_the_evaluations_that_are_compared_have_right_and_wrong_answers_cut_and_whole(tmp_path: Path) -> None:
+    end = await run_in(tmp_path, evaluates=True)
+
+    samples = end.evaluation["samples"]
+    assert len(samples) == 3 * 2 * 2
+    assert {sample[-1] for sample in samples} == {0, 1}
 
 
 async def test_the_runs_that_are_compared_draw_again_carry_over_and_keep_checkpoints(tmp_path: Path) -> None:
