@@ -6,17 +6,24 @@ vLLM 0.32 tells the first on its /metrics page, in the labels of `vllm:cache_con
 import asyncio
 import logging
 import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 
 import httpx
 
 from tandem_master.rollout.segments import Ask
+from tandem_master.tasks import together
 
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0
 """Deadline of a server's answer. Where it is missed, samples are counted instead of tokens."""
+AT_ONCE = 32
+"""Servers that are asked at once: a page has some 50 kB, and all of 512 at once would all be read too late."""
+ALL_SECONDS = 10.0
+"""Deadline of all answers together, however many servers stand still."""
 INFO = "vllm:cache_config_info{"
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -60,6 +67,24 @@ def parse_capacity(page: str) -> Capacity | None:
         block_tokens=_number(engines[0], "block_size") or 1,
         shares_prefix=engines[0].get("enable_prefix_caching") == "True",
     )
+
+
+async def read_capacities(client: httpx.AsyncClient, servers: Sequence[str]) -> Mapping[str, Capacity | None]:
+    """Ask servers. None: one does not say, or time was up before."""
+    found: dict[str, Capacity | None] = dict.fromkeys(servers)
+    seats = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(server: str) -> None:
+        async with seats:
+            found[server] = await read_capacity(client, server)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ALL_SECONDS):
+            await together((ask(server) for server in servers), name="ask for capacity")
+    num_silent = list(found.values()).count(None)
+    if num_silent:
+        logger.info("%d of %d servers do not say what their caches hold: there, samples count", num_silent, len(found))
+    return found
 
 
 async def read_capacity(client: httpx.AsyncClient, server: str) -> Capacity | None:

@@ -16,7 +16,7 @@ from tandem_master.grouped import Grouped
 from tandem_master.rewards.scoring import Score
 from tandem_master.rewards.verdict import Question
 from tandem_master.rollout.ahead import Ahead
-from tandem_master.rollout.capacity import Capacity, read_capacity
+from tandem_master.rollout.capacity import read_capacities
 from tandem_master.rollout.dispatch import Dispatcher
 from tandem_master.rollout.ending import Ending
 from tandem_master.rollout.pool import ServerPool
@@ -180,7 +180,7 @@ async def roll_out(
     rollout = Rollout(run, iteration, totals, ahead.ending)
     servers = serving.servers()
     ahead.keep(servers)
-    pool = ServerPool(servers, await _capacities(run, tuple(servers)))
+    pool = ServerPool(servers, await read_capacities(run.client, tuple(servers)))
     dispatcher = Dispatcher(ahead, pool, rollout.deliver)
     companions = [_follow(run, serving, servers, pool), _tell_the_end(run, ahead.ending)]
     if run.stop_rule.deadline_seconds is not None:
@@ -211,7 +211,7 @@ async def _tell_the_end(run: Run, ending: Ending) -> None:
 async def ask_servers(run: Run, serving: Serving, beside: Beside) -> None:
     """Have the servers answer `beside` alone. Errors: RolloutError, and its own."""
     servers = serving.servers()
-    pool = ServerPool(servers, await _capacities(run, tuple(servers)))
+    pool = ServerPool(servers, await read_capacities(run.client, tuple(servers)))
     await alongside(beside(pool), _follow(run, serving, servers, pool))
 
 
@@ -232,10 +232,4 @@ async def _follow(run: Run, serving: Serving, known: Servers, pool: ServerPool) 
     while True:
         known = await serving.changed(known)
         pool.let_go(known)
-        pool.update(known, await _capacities(run, pool.strangers(known)))
-
-
-async def _capacities(run: Run, servers: Sequence[str]) -> Mapping[str, Capacity | None]:
-    """Ask servers how much their caches hold."""
-    found = await asyncio.gather(*(read_capacity(run.client, server) for server in servers))
-    return dict(zip(servers, found, strict=True))
+        pool.update(known, await read_capacities(run.client, pool.strangers(known)))
