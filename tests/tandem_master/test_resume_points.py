@@ -216,7 +216,7 @@ def evaluation_rows(state: Path) -> int:
     path = state / "evaluation.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         counts = [connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("samples", "results")]
-    return sum(counts) + (state / "metrics.jsonl").read_text().count('"kind":"evaluation"')
+    return int(sum(counts)) + (state / "metrics.jsonl").read_text().count('"kind":"evaluation"')
 
 
 async def test_a_job_of_which_everything_is_killed_within_an_evaluation_ends_the_same(tmp_path: Path) -> None:
