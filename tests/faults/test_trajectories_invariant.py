@@ -83,6 +83,18 @@ def test_a_complete_group_that_no_iteration_trains_is_found() -> None:
     assert problems_of(snapshot(FINISHED, committed=(1,))) == ["group g was complete and was never trained"]
 
 
+def test_a_group_that_an_iteration_leaves_out_before_it_commits_is_none() -> None:
+    left_out = row("a", state="Rejected", iteration=2, finished=2, trained=2)
+
+    assert problems_of(snapshot(FINISHED), snapshot(left_out, committed=(1,))) == []
+
+
+def test_a_member_that_no_reward_function_could_score_takes_no_part() -> None:
+    unscored = row("b", state="Unscored", finished=1)
+
+    assert problems_of(snapshot(TRAINED, unscored, committed=(1,))) == []
+
+
 def test_training_that_no_commit_stands_for_is_found() -> None:
     assert len(problems_of(snapshot(TRAINED, committed=()))) == 1
 

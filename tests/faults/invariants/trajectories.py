@@ -9,7 +9,7 @@ from tests.faults.invariants.rollbacks import Rollback, find_rollbacks
 from tests.faults.invariants.violation import Violation
 from tests.faults.values import ProgressValue
 
-ORDER: Mapping[str, int] = {"Unfinished": 0, "Finished": 1, "Trained": 2}
+ORDER: Mapping[str, int] = {"Unfinished": 0, "Finished": 1, "Unscored": 1, "Trained": 2, "Rejected": 2}
 """States only go forward, a rollback aside."""
 
 
@@ -98,7 +98,7 @@ class Ledger:
         newest = max(snapshot.committed, default=0)
         groups: dict[str, list[TrajectoryRow]] = {}
         for row in self.rows.values():
-            if row.group in touched:
+            if row.group in touched and row.state != "Unscored":
                 groups.setdefault(row.group, []).append(row)
         problems = []
         for group, rows in groups.items():
@@ -117,9 +117,10 @@ def _may_go(row: TrajectoryRow, kept: int | None) -> bool:
 
 def _own_problems(row: TrajectoryRow, snapshot: BufferSnapshot) -> list[str]:
     problems = []
-    if (row.state == "Trained") != (row.trained_iteration is not None):
+    is_left_out = row.state == "Rejected"  # before the commit: its iteration draws others in its place
+    if (row.state == "Trained" or is_left_out) != (row.trained_iteration is not None):
         problems.append(f"is {row.state}, trained in iteration {row.trained_iteration}")
-    if row.trained_iteration is not None and row.trained_iteration not in snapshot.committed:
+    if not is_left_out and row.trained_iteration is not None and row.trained_iteration not in snapshot.committed:
         problems.append(f"is trained in iteration {row.trained_iteration}, which is not committed")
     if row.state != "Unfinished" and row.finished_iteration is None:
         problems.append(f"is {row.state} without having finished")
