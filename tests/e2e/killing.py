@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import psutil
 
 from tandem_api.history import IterationRecord, Record
 from tests.e2e.jobs import folders_of, leftovers, start
-from tests.e2e.moments import Doing, Hit, Kill, committed, doing_of
+from tests.e2e.moments import Doing, Hit, Kill, committed, doing_of, usual_seconds
 from tests.faults.history import BufferSnapshot, DiaryEntry
 from tests.faults.recording.buffer import BufferReader
 from tests.faults.recording.diary import DiaryRecorder
@@ -43,8 +43,6 @@ class KilledJob:
 
     job: Path
     run: Path
-    usual: Mapping[Doing, float] = field(default_factory=dict)
-    """Seconds that this job takes for everything where nobody hurts it."""
     tell: Callable[[str], None] = print
     hits: list[Hit] = field(default_factory=list)
     snapshots: list[BufferSnapshot] = field(default_factory=list)
@@ -70,10 +68,10 @@ class KilledJob:
         process = self._begin()
         try:
             for kill in kills:
-                self._await_moment(process, kill)
+                victim = self._await_moment(process, kill)
                 if process.poll() is not None:
                     break
-                process = self._kill(process, kill.what)
+                process = self._kill(process, kill.what, victim)
             output, _ = process.communicate(timeout=RUN_SECONDS)
         finally:
             process.kill()
@@ -90,25 +88,23 @@ class KilledJob:
         snapshot = self._buffer.snapshot()
         self.snapshots += [snapshot] if snapshot is not None else []
 
-    def _await_moment(self, process: Command, kill: Kill) -> None:
-        self._victim(process, kill.what)
-        began, comes_back = time.monotonic(), kill.doing is Doing.COMING_BACK
+    def _await_moment(self, process: Command, kill: Kill) -> int | None:
+        """Wait for the moment of a kill; return the process that is to be killed, None for everything."""
+        comes_back, wanted = kill.doing is Doing.COMING_BACK, f"{kill.doing} after iteration {kill.iteration}"
         if not comes_back:
-            wanted = f"{kill.doing} after iteration {kill.iteration}"
             self._wait(process, lambda: self._has_committed(kill.iteration), wanted)
             self._look()
-            self._wait(process, lambda: self._has_begun(kill), wanted)
-            began = time.monotonic()
-        due = began + kill.share * self.usual[kill.doing]
+        victim = self._victim(process, kill.what)
+        if not comes_back:
+            self._wait(process, lambda: doing_of(self.records[self._num_read :]) is kill.doing, wanted)
+        due = time.monotonic() + kill.share * usual_seconds(self.records)[kill.doing]
         self._wait(process, lambda: time.monotonic() > due or (comes_back and self._has_committed(0)), "the moment")
+        return victim
 
     def _has_committed(self, iteration: int) -> bool:
         """Tell whether the job has come so far, and further than at the last kill."""
         new = self.records[self._num_read :]
         return any(isinstance(record, IterationRecord) for record in new) and committed(self.records) >= iteration
-
-    def _has_begun(self, kill: Kill) -> bool:
-        return doing_of(self.records[self._num_read :]) is kill.doing
 
     def _wait(self, process: Command, condition: Callable[[], bool], wanted: str) -> None:
         """Read the diary until a condition holds or the command has ended. Errors: AssertionError at the deadline."""
@@ -119,11 +115,10 @@ class KilledJob:
             time.sleep(POLL_SECONDS)
             self._diary.read()
 
-    def _kill(self, process: Command, what: str) -> Command:
+    def _kill(self, process: Command, what: str, victim: int | None) -> Command:
         """Kill, note what was hit, and return the command that runs then."""
         num_before = self._of_this_life.get(what, 0)
-        victim = self._victim(process, what) if num_before < MOST_OF_ONE_LIFE else None
-        if victim is not None:
+        if victim is not None and num_before < MOST_OF_ONE_LIFE:
             os.kill(victim, signal.SIGKILL)
             self._of_this_life[what] = num_before + 1
             self._note(what)

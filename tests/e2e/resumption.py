@@ -25,7 +25,7 @@ from tests.e2e.accounts import unaccounted
 from tests.e2e.ends import End, committed_twice, end_of, unequal_parts
 from tests.e2e.jobs import write_job
 from tests.e2e.killing import EVERYTHING, MASTER, SERVER, TRAINER, KilledJob
-from tests.e2e.moments import Doing, Hit, Kill, planned_kills, usual_seconds
+from tests.e2e.moments import Doing, Hit, Kill, planned_kills
 from tests.faults.history import History, JobFacts
 from tests.faults.invariants.trajectories import check_kept_trajectories
 from tests.faults.job import make_toy
@@ -39,14 +39,6 @@ RECIPE: Mapping[str, Any] = {
     "sampling": {"strategy": "Mixture", "shares": {"uniform": 1, "prioritized": 1}, "dynamic": {"enabled": True}},
 }
 SHARES = {MASTER: 0.4, EVERYTHING: 0.28, TRAINER: 0.16, SERVER: 0.16}
-USUAL_SECONDS = {
-    Doing.COMING_BACK: 12.0,
-    Doing.TO_INFER: 0.25,
-    Doing.INFER: 0.4,
-    Doing.TO_TRAIN: 0.1,
-    Doing.TRAIN: 0.15,
-}
-"""Where no job was run undisturbed: about what 2 CPU cores take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +55,6 @@ class Killed:
     seconds: float
     problems: tuple[str, ...]
     """Parts that differ, or what does not add up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Undisturbed:
-    """A deterministic job that nobody killed."""
-
-    end: End
-    usual: Mapping[Doing, float]
 
 
 HEAD = """## Killed and resumed
@@ -108,30 +92,26 @@ def write_killable_job(folder: Path, toy: Path, *, iterations: int, deterministi
     return path
 
 
-def run_undisturbed(folder: Path, toy: Path, *, iterations: int) -> Undisturbed:
+def run_undisturbed(folder: Path, toy: Path, *, iterations: int) -> End:
     """Run the deterministic job without a kill."""
     job = KilledJob(write_killable_job(folder, toy, iterations=iterations), folder / "run")
     job.run_to_end([])
-    return Undisturbed(end_of(job.run), usual_seconds(job.records))
+    return end_of(job.run)
 
 
-def run_killed(
-    folder: Path, toy: Path, seed: int, kills: Sequence[Kill], expected: Undisturbed, *, iterations: int
-) -> Killed:
+def run_killed(folder: Path, toy: Path, seed: int, kills: Sequence[Kill], expected: End, *, iterations: int) -> Killed:
     """Run the deterministic job, kill it, and compare its end."""
-    job = KilledJob(write_killable_job(folder, toy, iterations=iterations), folder / "run", expected.usual)
+    job = KilledJob(write_killable_job(folder, toy, iterations=iterations), folder / "run")
     began = time.monotonic()
     job.run_to_end(kills)
-    problems = [f"{part} differ" for part in unequal_parts(end_of(job.run), expected.end)]
+    problems = [f"{part} differ" for part in unequal_parts(end_of(job.run), expected)]
     return _killed(job, kills, seed, time.monotonic() - began, problems, deterministic=True)
 
 
-def run_killed_freely(
-    folder: Path, toy: Path, seed: int, kills: Sequence[Kill], usual: Mapping[Doing, float], *, iterations: int
-) -> Killed:
+def run_killed_freely(folder: Path, toy: Path, seed: int, kills: Sequence[Kill], *, iterations: int) -> Killed:
     """Run the job without its deterministic mode, kill it, and see whether it accounts for everything."""
     path = write_killable_job(folder, toy, iterations=iterations, deterministic=False)
-    job = KilledJob(path, folder / "run", usual)
+    job = KilledJob(path, folder / "run")
     began = time.monotonic()
     job.run_to_end(kills)
     problems = unaccounted(job.run / "buffer.sqlite", _last_records(job), samples=SAMPLES, budget=BUDGET_TOKENS)
@@ -251,7 +231,7 @@ def main(
         results.append(run_killed(folder / str(seed), toy, seed, planned, expected, iterations=iterations))
         click.echo(_line(results[-1]))
     planned = planned_kills(seeds[0], free_kills, iterations, SHARES)
-    results.append(run_killed_freely(folder / "free", toy, seeds[0], planned, expected.usual, iterations=iterations))
+    results.append(run_killed_freely(folder / "free", toy, seeds[0], planned, iterations=iterations))
     click.echo(_line(results[-1]))
     if json_path is not None:
         json_path.write_bytes(RESULT.dump_json(results, indent=2))

@@ -11,7 +11,6 @@ from tests.e2e.moments import planned_kills
 from tests.e2e.resumption import (
     NUM_ITERATIONS,
     SHARES,
-    USUAL_SECONDS,
     run_killed,
     run_killed_freely,
     run_undisturbed,
@@ -50,7 +49,7 @@ def test_a_deterministic_job_that_is_killed_25_times_ends_as_one_that_is_not(
 def test_a_job_that_is_killed_ten_times_loses_nothing_and_trains_nothing_twice(toy: Path, tmp_path: Path) -> None:
     kills = planned_kills(52, 10, 30, SHARES)
 
-    killed = run_killed_freely(tmp_path, toy, 52, kills, USUAL_SECONDS, iterations=30)
+    killed = run_killed_freely(tmp_path, toy, 52, kills, iterations=30)
 
     assert killed.problems == ()
     assert too_narrow(killed) == []

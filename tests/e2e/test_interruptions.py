@@ -10,12 +10,15 @@ import psutil
 import pytest
 
 from tandem_cli.report.history import read_history
+from tests.e2e.accounts import unaccounted
 from tests.e2e.jobs import folders_of, iterations, leftovers, self_tests, start, wait_until, write_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
 
 START_SECONDS = 240.0
 STOP_SECONDS = 10.0
+SAMPLES, BUDGET_TOKENS = 8, 8
+"""Of the example."""
 MASTER, HYBRID = "reverse-digits-master", "reverse-digits-hybrid-0"
 
 
@@ -51,6 +54,7 @@ def test_a_stopped_and_a_killed_run_go_on_where_they_were(toy: Path, tmp_path: P
 
     assert third.returncode == 0, output
     assert [record.iteration for record in history.iterations] == [1, 2, 3, 4, 5, 6]
+    assert unaccounted(run / "buffer.sqlite", history.iterations, samples=SAMPLES, budget=BUDGET_TOKENS) == []
     tested = [record.generation for record in self_tests(run)]
     assert tested == [0, *(life.started.iteration for life in history.runs[1:])]
     assert leftovers(run) == []
@@ -90,10 +94,12 @@ def test_whatever_of_a_job_is_killed_is_started_again_and_the_job_completes(
     wait_until(lambda: len(iterations(run)) >= 2, process, START_SECONDS)
     os.kill(container(process.pid, pod, words), signal.SIGKILL)
     output, _ = process.communicate(timeout=START_SECONDS)
+    history = read_history(run / "metrics.jsonl")
 
     assert process.returncode == 0, output
     assert told in output
-    assert [record.iteration for record in read_history(run / "metrics.jsonl").iterations] == [1, 2, 3, 4, 5]
+    assert [record.iteration for record in history.iterations] == [1, 2, 3, 4, 5]
+    assert unaccounted(run / "buffer.sqlite", history.iterations, samples=SAMPLES, budget=BUDGET_TOKENS) == []
     assert max(record.max_abs_logprob_difference for record in iterations(run)) < 1e-5
     assert leftovers(run) == []
     assert folders_of(run) == []
