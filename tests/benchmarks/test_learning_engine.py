@@ -141,6 +141,19 @@ def test_log_probabilities_of_samples_are_those_of_a_pass_over_the_whole_sequenc
     assert max(gaps) <= LIMIT
 
 
+def test_samples_go_on_as_before_when_others_of_their_batch_have_ended(policy: Path) -> None:
+    prompt = (7, 8, 9)
+    (samples,) = sample(load_policy(policy), [SampleRequest(prompt, 24, 12, 1.0, seed=3)], EOS)
+
+    gaps = [
+        abs(given - known)
+        for one in samples
+        for given, known in zip(one.logprobs, known_logprobs(policy, prompt, one, 1.0), strict=True)
+    ]
+    assert len({len(one.token_ids) for one in samples}) > 3
+    assert max(gaps) <= LIMIT
+
+
 def test_a_seed_gives_the_same_samples_whatever_they_are_batched_with(policy: Path) -> None:
     model, one = load_policy(policy), SampleRequest((7, 8, 9), 4, 10, 1.0, seed=3)
     other = SampleRequest((5, 6, 7, 8, 9, 10, 11), 4, 6, 1.0, seed=4)
