@@ -70,8 +70,8 @@ class Task:
     folder: Path
     held_out: tuple[str, ...]
     """Digits of problems that are not trained on."""
-    extra: tuple[int, ...] = (0,)
-    """Numbers of tokens by which a right response may be longer than the answer."""
+    most_extra: int = 0
+    """Tokens by which a right response may be longer than the answer."""
 
     @property
     def policy(self) -> Path:
@@ -86,12 +86,8 @@ class Task:
         return int(example().ID["<eos>"])
 
     def accuracy(self, model: Any) -> float:
-        """Return the chance that a sample at temperature 1 is right, mean over held-out problems: exact, not sampled.
-
-        It is the sum of the chances of all responses that are right.
-        """
-        ways = [Demonstration(digits, number) for digits in self.held_out for number in self.extra]
-        return float(response_logprobs(model, ways).exp().sum()) / len(self.held_out)
+        """Return the chance that a sample at temperature 1 is right, mean over held-out problems: not sampled."""
+        return float(right_chances(model, self.held_out, self.most_extra).mean())
 
 
 @cache
@@ -124,7 +120,7 @@ def read_task(name: str, folder: Path) -> Task:
     lines = (folder / "data" / "heldout.jsonl").read_text().splitlines()
     held_out = tuple(json.loads(line)["prompt"].removesuffix("=") for line in lines)[:HELD_OUT]
     if name == "wordy":
-        return Task(name, folder, held_out[: HELD_OUT // 4], tuple(range(COUNTED_EXTRA + 1)))
+        return Task(name, folder, held_out[: HELD_OUT // 4], COUNTED_EXTRA)
     return Task(name, folder, held_out)
 
 
@@ -177,12 +173,10 @@ def _different(rng: random.Random, counts: Sequence[int]) -> list[str]:
 def _warm_up(model: Any, spec: WarmUp, rng: random.Random, held_out: Sequence[str]) -> None:
     """Take supervised steps until the policy is right as often as `spec` says."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_RATE, weight_decay=0.0)
-    checked = [Demonstration(digits, number) for digits in held_out for number in spec.extra]
     for step in range(MOST_STEPS):
-        if step % spec.check_every == 0:
-            reward = float(response_logprobs(model, checked).exp().sum()) / len(held_out)
-            if reward >= spec.target:
-                return
+        is_checked = step % spec.check_every == 0
+        if is_checked and float(right_chances(model, held_out, max(spec.extra)).mean()) >= spec.target:
+            return
         lengths = rng.choices(spec.lengths, k=WARM_UP_BATCH)
         drawn = [Demonstration("".join(rng.choices("0123456789", k=n)), rng.choice(spec.extra)) for n in lengths]
         rates = torch.tensor([spec.mistakes[length] for length in lengths])
@@ -204,14 +198,19 @@ def _with_mistakes(
     return torch.where(wrong, drawn, ids_BS), torch.where(wrong, drawn, labels_BS)
 
 
-def response_logprobs(model: Any, demonstrations: Sequence[Demonstration]) -> torch.Tensor:
-    """Return the log-probability of each response, float32 [B], nats."""
-    ids, labels = _encoded(demonstrations)
+def right_chances(model: Any, held_out: Sequence[str], most_extra: int) -> torch.Tensor:
+    """Return the chance that a sample for each prompt is right, float32 [B]: the sum over all responses that are.
+
+    They begin alike, with the answer, and go on with up to `most_extra` tokens: one pass over the longest is enough.
+    """
+    ids, labels = _encoded([Demonstration(digits, most_extra) for digits in held_out])
     with torch.inference_mode():
-        logprobs = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), -1)
-    wanted = labels[:, 1:]
-    picked = logprobs.gather(2, wanted.clamp(min=0)[:, :, None])[:, :, 0]
-    return picked.masked_fill(wanted < 0, 0.0).sum(1)
+        logprob_BSV = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), -1)
+    wanted_BS, end = labels[:, 1:], example().ID["<eos>"]
+    token_BS = logprob_BSV.gather(2, wanted_BS.clamp(min=0)[:, :, None])[:, :, 0].masked_fill(wanted_BS < 0, 0.0)
+    before_BS = token_BS.cumsum(1) - token_BS
+    may_end_BS = (wanted_BS == example().ID[EXTRA]) | (wanted_BS == end)
+    return (before_BS + logprob_BSV[:, :, end]).exp().masked_fill(~may_end_BS, 0.0).sum(1)
 
 
 def _encoded(demonstrations: Sequence[Demonstration]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.learning_bench.engine import TinyEngine
 from benchmarks.learning_bench.loop import load_policy, run_trial
 from benchmarks.learning_bench.sampler import Sampled, SampleRequest, sample
-from benchmarks.learning_bench.tasks import Task, WarmUp, make_task, read_task
+from benchmarks.learning_bench.tasks import EXTRA, Task, WarmUp, example, make_task, read_task, right_chances
 from benchmarks.learning_bench.trainer import TinyTrainer
 from benchmarks.learning_bench.trials import Trial
 
@@ -219,6 +219,18 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     folder = tmp_path_factory.mktemp("task")
     make_task(WarmUp({2: 0.3}, (0,), 0.25), [2] * 60, [2] * 20, folder)
     return read_task("small", folder)
+
+
+def test_the_chance_to_be_right_is_that_of_the_answer_with_any_number_of_tokens_after_it(small_task: Task) -> None:
+    model, ids, most = load_policy(small_task.policy), example().ID, 3
+    prompt, answer = [ids[c] for c in "47="], [ids[c] for c in "74"]
+
+    known = 0.0
+    for number in range(most + 1):
+        response = [*answer, *[ids[EXTRA]] * number, ids["<eos>"]]
+        known += math.exp(sum(logprobs(small_task.policy, (*prompt, *response), 1.0)[len(prompt) - 1 :]))
+
+    assert right_chances(model, ["47", "05"], most)[0].item() == pytest.approx(known, rel=1e-4)
 
 
 def test_three_iterations_of_the_real_loop_make_the_policy_better(small_task: Task) -> None:
