@@ -11,39 +11,22 @@ from benchmarks.switch_bench.records import (
     tail_figures,
 )
 
-from tandem_api.critical_path import critical_path
-from tandem_api.history import MemberStage, RunStarted, SwitchRecord
+from tandem_api.history import RunStarted, SwitchRecord
 from tandem_api.job.status import Direction
-from tests.tandem_api.switches import STARTED_AT, PodTimes, to_infer, to_train
+from tests.tandem_api.switches import STARTED_AT, PodTimes, switch_record, to_infer, to_train
 
 SLOW, FAST = PodTimes(ready=0.5), PodTimes(ready=0.2)
 
 
-def _record(
-    stages: tuple[MemberStage, ...], seconds: float, direction: Direction, *, first: bool = False, epoch: int = 1
-) -> SwitchRecord:
-    return SwitchRecord(
-        epoch=epoch,
-        iteration=1,
-        generation=0,
-        direction=direction,
-        started_at=STARTED_AT,
-        seconds=seconds,
-        stages=stages,
-        first=first,
-        critical_path=critical_path(stages, STARTED_AT, seconds),
-    )
-
-
 def _bare(seconds: float, direction: Direction, *, first: bool = False) -> SwitchRecord:
     """A switch of which only the duration matters."""
-    return _record((), seconds, direction, first=first)
+    return switch_record((), seconds, direction, first=first)
 
 
 def test_the_spread_is_how_much_later_the_last_pod_was_ready() -> None:
     stages, seconds = to_infer([SLOW, FAST, SLOW])
 
-    spread = barrier_spread_seconds(_record(stages, seconds, Direction.TRAIN_TO_INFER))
+    spread = barrier_spread_seconds(switch_record(stages, seconds, Direction.TRAIN_TO_INFER))
 
     assert spread == pytest.approx(0.3)
 
@@ -51,7 +34,7 @@ def test_the_spread_is_how_much_later_the_last_pod_was_ready() -> None:
 def test_a_single_pod_has_no_spread() -> None:
     stages, seconds = to_infer([SLOW])
 
-    assert barrier_spread_seconds(_record(stages, seconds, Direction.TRAIN_TO_INFER)) == 0.0
+    assert barrier_spread_seconds(switch_record(stages, seconds, Direction.TRAIN_TO_INFER)) == 0.0
 
 
 def test_medians_leave_the_first_switch_out() -> None:
@@ -68,9 +51,9 @@ def test_medians_leave_the_first_switch_out() -> None:
 def test_the_share_counts_all_segments_and_notices_apart() -> None:
     stages, seconds = to_infer([FAST])
     back, back_seconds = to_train([FAST])
-    switch = _record(stages, seconds, Direction.TRAIN_TO_INFER)
+    switch = switch_record(stages, seconds, Direction.TRAIN_TO_INFER)
 
-    figures = switch_figures([switch, _record(back, back_seconds, Direction.INFER_TO_TRAIN)])
+    figures = switch_figures([switch, switch_record(back, back_seconds, Direction.INFER_TO_TRAIN)])
 
     assert figures["critical_path_share"] == pytest.approx(1.0, abs=0.01)
     assert figures["critical_path_share_least"] <= figures["critical_path_share"]

@@ -80,15 +80,22 @@ def api_server(program: Path, keys: ClusterKeys, at: Addresses, extra: Sequence[
     ]
 
 
-def controllers(program: Path, keys: ClusterKeys, kubeconfig: Path, extra: Sequence[str] = ()) -> list[str]:
-    """Return the command of a controller manager that listens nowhere."""
+def _acting_alone(kubeconfig: Path) -> list[str]:
+    """Return the flags of a component that listens nowhere, is the only one of its kind, and need not hold back."""
     return [
-        str(program),
         f"--kubeconfig={kubeconfig}",
         "--secure-port=0",
         "--leader-elect=false",
         "--kube-api-qps=1000",
         "--kube-api-burst=2000",
+    ]
+
+
+def controllers(program: Path, keys: ClusterKeys, kubeconfig: Path, extra: Sequence[str] = ()) -> list[str]:
+    """Return the command of a controller manager that listens nowhere."""
+    return [
+        str(program),
+        *_acting_alone(kubeconfig),
         "--concurrent-gc-syncs=20",
         f"--service-account-private-key-file={keys.service_account_key}",
         f"--root-ca-file={keys.ca_certificate}",
@@ -100,11 +107,7 @@ def scheduler(program: Path, kubeconfig: Path, extra: Sequence[str] = ()) -> lis
     """Return the command of a scheduler that listens nowhere."""
     return [
         str(program),
-        f"--kubeconfig={kubeconfig}",
-        "--secure-port=0",
-        "--leader-elect=false",
-        "--kube-api-qps=1000",
-        "--kube-api-burst=2000",
+        *_acting_alone(kubeconfig),
         *extra,
     ]
 

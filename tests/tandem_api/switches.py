@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tandem_api.history import MemberRole, MemberStage
+from tandem_api.critical_path import critical_path
+from tandem_api.history import MemberRole, MemberStage, SwitchRecord
+from tandem_api.job.status import Direction
 
 STARTED_AT = 1_760_000_000.0
 MASTER_POD = "job-master"
@@ -39,6 +41,23 @@ class Switch:
             MemberStage(pod=pod, role=role, stage=stage, waits=waits, started_at=at, seconds=max(0.0, end - start))
         )
         return end
+
+
+def switch_record(
+    stages: tuple[MemberStage, ...], seconds: float, direction: Direction, **changes: object
+) -> SwitchRecord:
+    """Return the master's record of a switch, with its critical path; `changes`: other fields than usual."""
+    record = SwitchRecord(
+        epoch=1,
+        iteration=1,
+        generation=0,
+        direction=direction,
+        started_at=STARTED_AT,
+        seconds=seconds,
+        stages=stages,
+        critical_path=critical_path(stages, STARTED_AT, seconds),
+    )
+    return record.model_copy(update=changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,7 @@ import yaml
 
 from tandem_api.job import RLJob
 from tandem_api.problems import InvalidJob, parse_job
-
-VALID = """
-apiVersion: tandem.dev/v1alpha1
-kind: RLJob
-metadata: {name: math-8b}
-spec:
-  policy: {model: {path: /models/tiny}}
-  data: {train: [{name: math, path: /data/math.jsonl}]}
-  rewards: [{name: answer, builtin: ExactMatch}]
-"""
+from tests.tandem_api.manifests import BASE
 
 
 def problems_of(document: object) -> tuple[str, ...]:
@@ -30,13 +21,13 @@ def problems_of(document: object) -> tuple[str, ...]:
 
 def valid_with_spec(text: str) -> dict[str, object]:
     """Return the valid document with fields of its spec replaced by those of a YAML mapping."""
-    document = yaml.safe_load(VALID)
+    document = yaml.safe_load(BASE)
     document["spec"] |= yaml.safe_load(text)
     return dict(document)
 
 
 def test_three_lines_of_spec_are_a_job() -> None:
-    job = parse_job(yaml.safe_load(VALID))
+    job = parse_job(yaml.safe_load(BASE))
 
     assert isinstance(job, RLJob)
     assert job.metadata.name == "math-8b"
@@ -166,7 +157,7 @@ def test_a_mistake_in_the_spec_is_told_in_one_line_with_its_fix(spec: str, line:
     ],
 )
 def test_a_mistake_outside_the_spec_is_told_the_same_way(change: dict[str, object], line: str) -> None:
-    document = yaml.safe_load(VALID) | change
+    document = yaml.safe_load(BASE) | change
 
     assert problems_of(document) == (line,)
 
@@ -229,7 +220,7 @@ def test_a_misspelt_field_is_one_mistake_not_two() -> None:
 
 def test_the_lines_are_also_the_text_of_the_error() -> None:
     with pytest.raises(InvalidJob, match=r"^kind: is missing; add kind: RLJob$"):
-        parse_job({key: value for key, value in yaml.safe_load(VALID).items() if key != "kind"})
+        parse_job({key: value for key, value in yaml.safe_load(BASE).items() if key != "kind"})
 
 
 def test_a_number_without_a_point_is_a_number_as_for_kubectl() -> None:
@@ -241,7 +232,7 @@ def test_a_number_without_a_point_is_a_number_as_for_kubectl() -> None:
 
 
 def test_what_an_api_server_adds_to_metadata_is_no_mistake() -> None:
-    document = yaml.safe_load(VALID)
+    document = yaml.safe_load(BASE)
     document["metadata"] |= {"uid": "1234", "resourceVersion": "7", "managedFields": [{"manager": "kubectl"}]}
 
     job = parse_job(document)
@@ -265,7 +256,7 @@ def test_parsing_leaves_the_document_as_it_is() -> None:
 
 
 def test_a_job_parses_again_from_what_it_is_written_as(tmp_path: Path) -> None:
-    job = parse_job(yaml.safe_load(VALID))
+    job = parse_job(yaml.safe_load(BASE))
     (tmp_path / "rljob.yaml").write_text(yaml.safe_dump(job.model_dump(mode="json")))
 
     assert parse_job(yaml.safe_load((tmp_path / "rljob.yaml").read_text())) == job

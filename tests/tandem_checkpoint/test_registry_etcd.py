@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,10 @@ from etcd3aio import Etcd3Client
 from tandem_checkpoint.registry.errors import RegistryUnreachable
 from tandem_checkpoint.registry.etcd import connect
 from tandem_checkpoint.registry.mirror import mirrored
-from tandem_checkpoint.registry.store import Absent, Change, Put
+from tandem_checkpoint.registry.store import Absent, Change, Put, Registry
 from tests.tandem_checkpoint.etcd_process import EtcdProcess
 from tests.tandem_checkpoint.test_registry_contract import SOON, following
-from tests.wire import wire_to
+from tests.wire import Wire, wire_to
 
 pytestmark = pytest.mark.etcd
 
@@ -178,7 +178,11 @@ async def test_a_watch_outlives_a_restart_of_etcd(own_etcd: EtcdProcess) -> None
             await mirror.wait(lambda seen: True if seen.values.get("/job/desired") == "2" else None)
 
 
-async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: EtcdProcess, prefix: str) -> None:
+@asynccontextmanager
+async def watched_by_wire(
+    etcd: EtcdProcess, prefix: str
+) -> AsyncIterator[tuple[Wire, Registry, AsyncIterator[Sequence[Change]]]]:
+    """Yield a wire, a registry that needs none, and what a watch over the wire tells from now on: `gone` is there."""
     async with (
         wire_to(etcd.endpoint) as wire,
         connect([wire.endpoint]) as far,
@@ -187,40 +191,38 @@ async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: Etcd
         await near.put(f"{prefix}gone", "1")
         async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
             await following(changes)
-            reading = asyncio.ensure_future(anext(changes))
-            await near.put(f"{prefix}stays", "2")
-            assert await reading == (Change(f"{prefix}stays", "2"),)
+            yield wire, near, changes
 
-            reading = asyncio.ensure_future(anext(changes))
-            await wire.cut()
-            await near.delete(f"{prefix}gone")
-            await wire.join()
 
-            async with asyncio.timeout(RECONNECT_SECONDS):
-                assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}stays", "2"))
+async def test_a_reconnected_watch_reports_what_was_deleted_meanwhile(etcd: EtcdProcess, prefix: str) -> None:
+    async with watched_by_wire(etcd, prefix) as (wire, near, changes):
+        reading = asyncio.ensure_future(anext(changes))
+        await near.put(f"{prefix}stays", "2")
+        assert await reading == (Change(f"{prefix}stays", "2"),)
+
+        reading = asyncio.ensure_future(anext(changes))
+        await wire.cut()
+        await near.delete(f"{prefix}gone")
+        await wire.join()
+
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}stays", "2"))
 
 
 async def test_a_reconnected_watch_reports_deletions_that_etcd_itself_has_forgotten(
     etcd: EtcdProcess, prefix: str
 ) -> None:
-    async with (
-        wire_to(etcd.endpoint) as wire,
-        connect([wire.endpoint]) as far,
-        connect([etcd.endpoint]) as near,
-    ):
-        await near.put(f"{prefix}gone", "1")
-        async with aclosing(far.watch(prefix)) as changes:  # type: ignore[type-var]
-            await following(changes)
-            reading = asyncio.ensure_future(anext(changes))
-            await asyncio.sleep(0.2)
-            await wire.cut()
-            await near.delete(f"{prefix}gone")
-            await near.put(f"{prefix}new", "2")
-            await compact(etcd)
-            await wire.join()
+    async with watched_by_wire(etcd, prefix) as (wire, near, changes):
+        reading = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.2)
+        await wire.cut()
+        await near.delete(f"{prefix}gone")
+        await near.put(f"{prefix}new", "2")
+        await compact(etcd)
+        await wire.join()
 
-            async with asyncio.timeout(RECONNECT_SECONDS):
-                assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}new", "2"))
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            assert await reading == (Change(f"{prefix}gone", None), Change(f"{prefix}new", "2"))
 
 
 async def compact(etcd: EtcdProcess) -> None:

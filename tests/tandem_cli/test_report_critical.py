@@ -5,7 +5,6 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tandem_api.critical_path import critical_path
 from tandem_api.history import MemberStage, SwitchRecord
 from tandem_api.job.status import Direction
 from tandem_cli.report.critical import PathRow, median_switch, path_of, path_rows
@@ -14,7 +13,7 @@ from tandem_cli.report.stages import slowest_seconds
 from tandem_cli.report.summary import summarize
 from tandem_cli.report.table import path_table
 from tandem_cli.report.timeline import lanes
-from tests.tandem_api.switches import STARTED_AT, PodTimes, to_infer, to_train
+from tests.tandem_api.switches import STARTED_AT, PodTimes, switch_record, to_infer, to_train
 
 SHAPES = {Direction.TRAIN_TO_INFER: to_infer, Direction.INFER_TO_TRAIN: to_train}
 
@@ -22,17 +21,8 @@ SHAPES = {Direction.TRAIN_TO_INFER: to_infer, Direction.INFER_TO_TRAIN: to_train
 def switch(direction: Direction, times: PodTimes, *, recorded: bool = True, first: bool = False) -> SwitchRecord:
     """Return the record of a switch of one hybrid pod; `recorded`: with the path that the master wrote down."""
     stages, seconds = SHAPES[direction]([times])
-    return SwitchRecord(
-        epoch=1,
-        iteration=1,
-        generation=0,
-        direction=direction,
-        started_at=STARTED_AT,
-        seconds=seconds,
-        stages=stages,
-        first=first,
-        critical_path=critical_path(stages, STARTED_AT, seconds) if recorded else None,
-    )
+    record = switch_record(stages, seconds, direction, first=first)
+    return record if recorded else record.model_copy(update={"critical_path": None})
 
 
 def to_infer_in(start_seconds: float, *, first: bool = False) -> SwitchRecord:

@@ -1,15 +1,17 @@
 """Tiny policies with nothing left at its default, and the real trainer and server programs."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import torch
 
 from tandem_api.engine import Sample
 from tests.tandem_checkpoint.jobs import job_config
 from tests.tandem_sidecars.forge import Forge, RankProcess
 from tests.tandem_sidecars.policies import samples_of, write_policy
+from tests.tandem_sidecars.serving import Engine, running_engine
 from tests.tandem_sidecars.training import SMOOTH
 
 
@@ -29,6 +31,13 @@ def untied_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tied_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Qwen2 whose input and output embeddings are one tensor."""
     return write_policy(tmp_path_factory.mktemp("tied") / "policy", tied=True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
+    """A zygote that has imported vLLM, and servers forked from it; ended with the module's tests."""
+    async with running_engine(untied_policy) as engine:
+        yield engine
 
 
 @pytest.fixture

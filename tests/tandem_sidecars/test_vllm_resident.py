@@ -1,12 +1,10 @@
 """A real vLLM server that stays: the next weights in place, all of them or none."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from tandem_checkpoint.process.child import ChildGone
 from tandem_checkpoint.process.commands import Bind
@@ -21,12 +19,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
 SAME = 1e-6
 """Nats between two servers with the same weights that compute the same batches, one sample after another."""
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
-    async with running_engine(untied_policy) as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")

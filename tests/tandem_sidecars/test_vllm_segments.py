@@ -2,12 +2,11 @@
 piece has the log-probabilities of the generation that sampled it (report, section 2.6.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 import torch
 from pydantic import JsonValue
 
@@ -23,7 +22,7 @@ from tandem_master.rollout.server import CompletionApi, request_body
 from tests.tandem_checkpoint.jobs import TOKEN
 from tests.tandem_sidecars.generations import write_generation
 from tests.tandem_sidecars.policies import changed_policy, logprobs
-from tests.tandem_sidecars.serving import PORT, SERVE_SECONDS, Engine, running_engine, serve
+from tests.tandem_sidecars.serving import PORT, SERVE_SECONDS, Engine, serve
 from tests.tandem_sidecars.training import weights_in
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -39,12 +38,6 @@ MOST_TRIES = 20
 CACHE_BYTES = 1 << 20
 PREEMPTIONS = "vllm:num_preemptions_total{"
 CHANGED = "model.norm.weight"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
-    async with running_engine(untied_policy) as engine:
-        yield engine
 
 
 @pytest.fixture(autouse=True)

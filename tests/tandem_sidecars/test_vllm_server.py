@@ -1,13 +1,12 @@
 """Real vLLM servers, forked from one zygote: what they answer is what the segment holds, and they leave nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-import pytest_asyncio
 import torch
 
 from tandem_checkpoint.process.child import ChildGone
@@ -24,7 +23,6 @@ from tests.tandem_sidecars.serving import (
     Lent,
     gap,
     largest_gap,
-    running_engine,
     serve,
 )
 from tests.tandem_sidecars.training import weights_in
@@ -32,12 +30,6 @@ from tests.tandem_sidecars.training import weights_in
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
 CHANGED = "model.layers.1.mlp.down_proj.weight"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
-    async with running_engine(untied_policy) as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,14 @@
 """Real vLLM servers of two tensor-parallel workers: they answer as one does, and get weights in place as one does."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-import pytest_asyncio
 from pydantic import JsonValue
 
 from tandem_checkpoint.process.child import ChildGone
@@ -15,7 +16,7 @@ from tandem_checkpoint.process.commands import Bind
 from tandem_checkpoint.process.ranks import CommandRefused
 from tests.tandem_sidecars.generations import write_generation
 from tests.tandem_sidecars.policies import changed_policy, write_policy
-from tests.tandem_sidecars.serving import SERVE_SECONDS, Completion, Engine, largest_gap, running_engine, serve
+from tests.tandem_sidecars.serving import SERVE_SECONDS, Completion, Engine, largest_gap, serve
 from tests.tandem_sidecars.training import weights_in
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -25,12 +26,6 @@ LIMIT = 5e-5
 GIVE_UP_SECONDS = 30.0
 """Long before a switch's own deadline."""
 TWO: dict[str, JsonValue] = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(untied_policy: Path) -> AsyncIterator[Engine]:
-    async with running_engine(untied_policy) as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -121,16 +116,21 @@ async def test_with_a_worker_that_is_killed_the_whole_server_ends(
     assert alive == []
 
 
+@asynccontextmanager
+async def building(engine: Engine, policy: Path, folder: Path) -> AsyncIterator[tuple[asyncio.Task[None], int]]:
+    """Yield a server's way to serve, while its engine is built, and the process id of its second worker."""
+    generation = write_generation(policy, weights_in(policy), folder)
+    async with engine.prepared(policy, **TWO) as strategy:
+        (server,) = engine.servers()
+        serving = asyncio.create_task(serve(strategy, generation))
+        yield serving, await _second_worker(server.pid)
+
+
 async def test_with_a_worker_that_is_killed_while_the_engine_is_built_the_server_ends_too(
     engine: Engine, untied_policy: Path, tmp_path: Path
 ) -> None:
-    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
-    async with engine.prepared(untied_policy, **TWO) as strategy:
-        (server,) = engine.servers()
-        serving = asyncio.create_task(serve(strategy, generation))
-        worker = await _second_worker(server.pid)
-
-        worker.kill()
+    async with building(engine, untied_policy, tmp_path) as (serving, worker):
+        os.kill(worker, signal.SIGKILL)
 
         with pytest.raises(ChildGone):
             await asyncio.wait_for(serving, GIVE_UP_SECONDS)
@@ -139,14 +139,10 @@ async def test_with_a_worker_that_is_killed_while_the_engine_is_built_the_server
 async def test_workers_that_die_while_the_engine_is_built_leave_no_shared_memory(
     engine: Engine, untied_policy: Path, tmp_path: Path
 ) -> None:
-    generation = write_generation(untied_policy, weights_in(untied_policy), tmp_path)
-    async with engine.prepared(untied_policy, **TWO) as strategy:
-        (server,) = engine.servers()
-        serving = asyncio.create_task(serve(strategy, generation))
-        worker = await _second_worker(server.pid)
-        shared = await _shared_by_workers(worker.pid)
+    async with building(engine, untied_policy, tmp_path) as (serving, worker):
+        shared = await _shared_by_workers(worker)
 
-        worker.kill()
+        os.kill(worker, signal.SIGKILL)
 
         with pytest.raises(ChildGone):
             await asyncio.wait_for(serving, GIVE_UP_SECONDS)
@@ -172,12 +168,12 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def _second_worker(server: int) -> psutil.Process:
-    """Return the second of a server's workers as soon as it has its name."""
+async def _second_worker(server: int) -> int:
+    """Return the process id of the second of a server's workers as soon as it has its name."""
     async with asyncio.timeout(SERVE_SECONDS):
         while True:
             for process in psutil.Process(server).children(recursive=True):
                 with suppress(psutil.Error):
                     if "Worker_TP1" in "".join(process.cmdline()):
-                        return process
+                        return int(process.pid)
             await asyncio.sleep(0.005)

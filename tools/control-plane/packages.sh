@@ -18,12 +18,4 @@ if [ "${1:-node}" != api-server ]; then
   done
   [ -x /usr/lib/cni/ptp ] || [ -x /opt/cni/bin/ptp ] || packages="$packages containernetworking-plugins"
 fi
-if [ -n "$packages" ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    echo "installing OS packages:$packages"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
-  else
-    echo "missing OS packages: run 'sudo apt-get install$packages', or do without the tests marked node" >&2
-    exit 1
-  fi
-fi
+tools/debian.sh "or do without the tests marked node" $packages

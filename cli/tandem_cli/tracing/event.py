@@ -68,42 +68,35 @@ class Complete(TraceModel):
     """What is shown when it is selected."""
 
 
-class FlowStart(TraceModel):
-    """Tail of an arrow: it hangs on the event of its thread that is open at its time."""
+class Flow(TraceModel):
+    """One end of an arrow along the critical path; it hangs on the event of its thread that is open at its time."""
+
+    name: Literal["critical path"] = "critical path"
+    """Same at both ends."""
+    cat: Literal["critical path"] = "critical path"
+    """Same at both ends."""
+    id: int
+    """Number of the arrow."""
+    pid: int
+    """Process."""
+    tid: int
+    """Thread."""
+    ts: Microseconds
+    """Time."""
+
+
+class FlowStart(Flow):
+    """Tail of an arrow."""
 
     ph: Literal["s"] = "s"
     """Kind of the event."""
-    name: Literal["critical path"] = "critical path"
-    """Same at both ends."""
-    cat: Literal["critical path"] = "critical path"
-    """Same at both ends."""
-    id: int
-    """Number of the arrow."""
-    pid: int
-    """Process."""
-    tid: int
-    """Thread."""
-    ts: Microseconds
-    """Time."""
 
 
-class FlowEnd(TraceModel):
-    """Head of an arrow; it hangs on the event that is open at its time, too."""
+class FlowEnd(Flow):
+    """Head of an arrow."""
 
     ph: Literal["f"] = "f"
     """Kind of the event."""
-    name: Literal["critical path"] = "critical path"
-    """Same at both ends."""
-    cat: Literal["critical path"] = "critical path"
-    """Same at both ends."""
-    id: int
-    """Number of the arrow."""
-    pid: int
-    """Process."""
-    tid: int
-    """Thread."""
-    ts: Microseconds
-    """Time."""
     bp: Literal["e"] = "e"
     """Hang on the event around it, not on the next one."""
 

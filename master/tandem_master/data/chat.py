@@ -10,9 +10,10 @@ from typing import NoReturn
 from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tandem_api.trajectory import Message
+from tandem_master.data.policy_file import parse_file
 from tandem_master.errors import DataError
 
 DEFAULT_TEMPLATE = "default"
@@ -64,7 +65,7 @@ class ChatTemplate:
 def read_chat_template(folder: Path) -> ChatTemplate | None:
     """Return the chat template of the policy in `folder`, None where it has none. Errors: DataError names the file."""
     path = folder / "tokenizer_config.json"
-    config = _parse(path) if path.exists() else TokenizerConfig()
+    config = parse_file(path, TokenizerConfig) if path.exists() else TokenizerConfig()
     own = folder / "chat_template.jinja"
     source = own.read_text(encoding="utf-8") if own.exists() else _default(config)
     if source is None:
@@ -102,13 +103,3 @@ def _refuse(message: str) -> NoReturn:
 
 def _now(pattern: str) -> str:
     return datetime.now().astimezone().strftime(pattern)
-
-
-def _parse(path: Path) -> TokenizerConfig:
-    try:
-        return TokenizerConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"spec.policy.model.path: {path} cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error

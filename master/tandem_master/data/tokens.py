@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 from tokenizers import Tokenizer
 
 from tandem_master.data.chat import ChatTemplate, read_chat_template
+from tandem_master.data.policy_file import parse_file
 from tandem_master.errors import DataError
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class ModelConfig(BaseModel):
@@ -71,9 +69,9 @@ class PolicyText:
 
 def read_policy_text(folder: Path) -> PolicyText:
     """Return tokenizer and limits of the policy in `folder`. Errors: DataError names the file."""
-    config = _parse(folder / "config.json", ModelConfig)
+    config = parse_file(folder / "config.json", ModelConfig)
     generation_path = folder / "generation_config.json"
-    generation = _parse(generation_path, GenerationConfig) if generation_path.exists() else GenerationConfig()
+    generation = parse_file(generation_path, GenerationConfig) if generation_path.exists() else GenerationConfig()
     tokenizer_path = folder / "tokenizer.json"
     if not tokenizer_path.is_file():
         raise DataError(f"spec.policy.model.path: {tokenizer_path} is missing; save the policy's fast tokenizer there")
@@ -93,16 +91,6 @@ def _tokenizer(path: Path) -> Tokenizer:
         raise DataError(
             f"spec.policy.model.path: {path} is no tokenizer ({error}); save the policy's fast tokenizer there"
         ) from None
-
-
-def _parse(path: Path, model: type[M]) -> M:
-    try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"spec.policy.model.path: {path} cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
 
 
 def _ids(value: int | tuple[int, ...] | None) -> frozenset[int]:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 
 from tandem_operator.kube.client import KubeClient
 from tandem_operator.kube.credentials import Connection, CredentialsError, connect
@@ -15,7 +16,7 @@ from tandem_operator.program.health import ProbeServer
 from tandem_operator.program.leader import Assembly, Leader
 from tandem_operator.program.metrics import Metrics
 from tandem_operator.program.pulse import Pulse, Role, Vitals
-from tandem_operator.program.settings import Settings
+from tandem_operator.program.settings import LeasePlace, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,12 @@ async def run_operator(settings: Settings, assembly: Assembly, version: str) -> 
         connection = await _connect(settings)
         try:
             client = KubeClient(connection, limit=_write_limit(settings), observe=metrics.count_request)
-            replica = Replica(settings, connection, client, metrics, assembly, own_signals)
+            replica = Replica(
+                settings.lease,
+                client,
+                metrics,
+                partial(Leader, settings, connection, client, metrics, assembly, own_signals),
+            )
             async with asyncio.TaskGroup() as tasks:
                 beating = tasks.create_task(beat(pulse, metrics, replica.vitals), name="heartbeat")
                 await replica.run(stop)
@@ -48,20 +54,12 @@ class Replica:
     """One process among those that may lead."""
 
     def __init__(
-        self,
-        settings: Settings,
-        connection: Connection,
-        client: KubeClient,
-        metrics: Metrics,
-        assembly: Assembly,
-        own_signals: Callable[[], None],
+        self, place: LeasePlace, client: KubeClient, metrics: Metrics, begin_to_lead: Callable[[], Leader]
     ) -> None:
-        self._settings = settings
-        self._connection = connection
+        self._place = place
         self._client = client
         self._metrics = metrics
-        self._assembly = assembly
-        self._own_signals = own_signals
+        self._begin_to_lead = begin_to_lead
         self._role = Role.STARTING
         self._leader: Leader | None = None
 
@@ -74,7 +72,7 @@ class Replica:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stand by, lead, and hand over."""
-        place = self._settings.lease
+        place = self._place
         lease = LeaderLease(self._client, namespace=place.namespace, name=place.name, identity=place.identity)
         try:
             if await self._acquire(lease, stop):
@@ -86,7 +84,7 @@ class Replica:
     async def _acquire(self, lease: LeaderLease, stop: asyncio.Event) -> bool:
         """Return whether the lease is ours; False where the end came first."""
         self._role = Role.STANDBY
-        place = self._settings.lease
+        place = self._place
         logger.info("%s waits for the lease %s/%s", place.identity, place.namespace, place.name)
         acquiring = asyncio.create_task(lease.acquire(), name="lease")
         stopping = asyncio.create_task(stop.wait(), name="stop of the standby")
@@ -103,10 +101,8 @@ class Replica:
         return True
 
     async def _lead(self, lease: LeaderLease, stop: asyncio.Event) -> None:
-        logger.info("%s leads", self._settings.lease.identity)
-        self._leader = Leader(
-            self._settings, self._connection, self._client, self._metrics, self._assembly, self._own_signals
-        )
+        logger.info("%s leads", self._place.identity)
+        self._leader = self._begin_to_lead()
         self._role = Role.LEADER
         self._metrics.show_leader(True)
         try:

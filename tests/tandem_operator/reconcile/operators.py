@@ -19,6 +19,8 @@ from tests.tandem_operator.reconcile.world import AlreadyExistsError, ConflictEr
 
 PLACE = Place(etcd_endpoints=("etcd:2379",))
 MOST_ROUNDS = 200
+MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
+"""The pods of the small world's job."""
 
 
 @dataclass

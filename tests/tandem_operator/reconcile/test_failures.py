@@ -5,6 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.tandem_operator.reconcile.operators import (
+    FIRST,
+    MASTER,
+    SECOND,
     Operator,
     finish_all,
     rules_of,
@@ -14,8 +17,6 @@ from tests.tandem_operator.reconcile.operators import (
     wait_for,
 )
 from tests.tandem_operator.reconcile.world import World
-
-MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 @pytest.mark.parametrize("container", ["trainer", "rollout"])

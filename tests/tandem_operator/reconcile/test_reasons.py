@@ -1,6 +1,9 @@
 """Why pods fail, and what each cause is called."""
 
 from tests.tandem_operator.reconcile.operators import (
+    FIRST,
+    MASTER,
+    SECOND,
     Operator,
     finish_all,
     rules_of,
@@ -10,8 +13,6 @@ from tests.tandem_operator.reconcile.operators import (
     wait_for,
 )
 from tests.tandem_operator.reconcile.world import World
-
-MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 def test_an_evicted_pod_is_evicted_though_its_containers_ended_too() -> None:

@@ -7,6 +7,9 @@ import pytest
 from tests.tandem_operator.reconcile.operators import (
     ALL_AGAIN,
     ENDS_ALL,
+    FIRST,
+    MASTER,
+    SECOND,
     Operator,
     finish_all,
     is_quiet,
@@ -16,8 +19,6 @@ from tests.tandem_operator.reconcile.operators import (
     start_all,
     wait_for,
 )
-
-MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 def test_the_wait_before_a_restart_doubles() -> None:

@@ -2,6 +2,7 @@
 
 from tests.tandem_operator.reconcile.operators import (
     ALL_AGAIN,
+    FIRST,
     Operator,
     finish_all,
     running,
@@ -9,8 +10,6 @@ from tests.tandem_operator.reconcile.operators import (
     start_all,
     wait_for,
 )
-
-MASTER, FIRST, SECOND = "math-8b-master", "math-8b-hybrid-0", "math-8b-hybrid-1"
 
 
 def test_the_words_of_an_earlier_master_do_not_make_the_engines_ready() -> None:

@@ -5,49 +5,26 @@ For a CPU, or for devices with room for trainer and server at once: nothing is g
 
 from collections.abc import Sequence
 
-from tandem_checkpoint.process.commands import Fingerprinted
-from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.servers import Servers
+from tandem_checkpoint.switch.strategies.staying import Staying
 from tandem_checkpoint.switch.strategies.strategy import Forker, Weights
 
 
-class Resident:
+class Resident(Staying):
     """See Strategy."""
 
     uses_token = False
 
     def __init__(self, zygote: Forker, commands: Sequence[Sequence[str]]) -> None:
-        self._servers = Servers(zygote, commands)
-
-    @property
-    def servers(self) -> tuple[Server, ...]:
-        return self._servers.forked
-
-    async def prepare(self) -> None:
-        await self._servers.complete()
+        super().__init__(Servers(zygote, commands))
 
     async def serve(self, weights: Weights, stopwatch: Stopwatch) -> None:
         """Write the weights over those before; only a new server has an engine to build."""
         await self._servers.start(weights, stopwatch)
-
-    async def examine(self) -> Sequence[Fingerprinted]:
-        return await self._servers.examine()
-
-    async def abort(self) -> None:
-        await self._servers.abort()
 
     async def release(self) -> int:
         """Have the servers generate nothing, and keep them."""
         await self._servers.abort()
         await self._servers.bury()
         return self._servers.held_bytes
-
-    async def revive(self) -> None:
-        await self._servers.revive()
-
-    async def first_end(self) -> str:
-        return await self._servers.first_end()
-
-    async def close(self) -> None:
-        await self._servers.close()

@@ -6,10 +6,9 @@ these hold stays on the device, so the trainer must leave room for it. CUDA only
 
 from collections.abc import Sequence
 
-from tandem_checkpoint.process.commands import Fingerprinted
-from tandem_checkpoint.process.zygote import Server
 from tandem_checkpoint.stopwatch import Stopwatch
 from tandem_checkpoint.switch.strategies.servers import Servers
+from tandem_checkpoint.switch.strategies.staying import Staying
 from tandem_checkpoint.switch.strategies.strategy import Forker, Weights
 
 SLEEP_ARGUMENT = "--enable-sleep-mode"
@@ -25,32 +24,19 @@ def check_device(device: str) -> None:
         raise SleepRefused("spec.switch.strategy: Sleep needs a CUDA device; use Restart or Resident on a CPU")
 
 
-class Sleep:
+class Sleep(Staying):
     """See Strategy."""
 
     uses_token = True
 
     def __init__(self, zygote: Forker, commands: Sequence[Sequence[str]]) -> None:
-        self._servers = Servers(zygote, [(*command, SLEEP_ARGUMENT) for command in commands])
+        super().__init__(Servers(zygote, [(*command, SLEEP_ARGUMENT) for command in commands]))
         self._asleep = False
-
-    @property
-    def servers(self) -> tuple[Server, ...]:
-        return self._servers.forked
-
-    async def prepare(self) -> None:
-        await self._servers.complete()
 
     async def serve(self, weights: Weights, stopwatch: Stopwatch) -> None:
         """Wake the servers in stage load, when the weights are there: a sleeping one has nothing to do before."""
         self._asleep = False
         await self._servers.start(weights, stopwatch)
-
-    async def examine(self) -> Sequence[Fingerprinted]:
-        return await self._servers.examine()
-
-    async def abort(self) -> None:
-        await self._servers.abort()
 
     async def release(self) -> int:
         """Put the servers to sleep; what graphs and communicators hold stays on the devices."""
@@ -59,12 +45,3 @@ class Sleep:
             await self._servers.put_to_sleep()
             self._asleep = True
         return self._servers.held_bytes
-
-    async def revive(self) -> None:
-        await self._servers.revive()
-
-    async def first_end(self) -> str:
-        return await self._servers.first_end()
-
-    async def close(self) -> None:
-        await self._servers.close()
