@@ -26,6 +26,7 @@ from tandem_checkpoint.segments.store import (
     map_for_writing,
     segment_name,
 )
+from tests.tandem_checkpoint.pieces import whole_piece
 from tests.tandem_checkpoint.policies import SMALL, TIED
 
 ALLOCATE_PROGRAM = """
@@ -66,18 +67,7 @@ def shape(layout: SegmentLayout, name: str) -> tuple[int, ...]:
 
 def whole_shard(layout: SegmentLayout) -> Shard:
     """Return the shard of one rank that wrote everything."""
-    pieces = tuple(
-        Piece(
-            tensor=placed.tensor.name,
-            start=(0,) * len(placed.tensor.shape),
-            stop=placed.tensor.shape,
-            offset_bytes=placed.offset_bytes,
-            num_bytes=placed.num_bytes,
-            xxh3=0,
-        )
-        for parameter in layout.parameters
-        for placed in parameter.tensors
-    )
+    pieces = tuple(whole_piece(placed, 0) for parameter in layout.parameters for placed in parameter.tensors)
     return Shard(
         generation=3, incarnation="a", segment="weights-1.segment", segment_bytes=layout.num_bytes, pieces=pieces
     )

@@ -68,6 +68,15 @@ class RankProcess:
         self._process.kill()
 
 
+def ask_all(ranks: Sequence[RankProcess], command: Callable[[int], RankCommand], wanted: type[Answer]) -> list[Answer]:
+    """Send each rank its command, by its number; return their answers, which must be of the wanted kind."""
+    for index, rank in enumerate(ranks):
+        rank.send(command(index))
+    answers = [rank.receive() for rank in ranks]
+    assert all(isinstance(answer, wanted) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, wanted)]
+
+
 class Forge:
     """Starts ranks. Closing it ends them; the process that has Megatron imported stays for the next one."""
 

@@ -12,6 +12,7 @@ from tandem_checkpoint.architectures.config import read_policy_config
 from tandem_checkpoint.segments.layout import Placed, SegmentLayout, segment_layout
 from tandem_checkpoint.segments.manifest import checksum, manifest_of
 from tandem_checkpoint.segments.store import allocate, map_for_writing, segment_name
+from tests.tandem_checkpoint.pieces import whole_piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,4 @@ def write_generation(policy: Path, tensors: Mapping[str, torch.Tensor], folder: 
 def _write(mapped: mmap, placed: Placed, tensor: torch.Tensor) -> Piece:
     data = tensor.contiguous().view(torch.uint8).numpy().tobytes()
     mapped[placed.offset_bytes : placed.offset_bytes + placed.num_bytes] = data
-    return Piece(
-        tensor=placed.tensor.name,
-        start=(0,) * len(placed.tensor.shape),
-        stop=placed.tensor.shape,
-        offset_bytes=placed.offset_bytes,
-        num_bytes=placed.num_bytes,
-        xxh3=checksum(data),
-    )
+    return whole_piece(placed, checksum(data))

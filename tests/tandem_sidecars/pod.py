@@ -24,7 +24,7 @@ from tandem_checkpoint.process.commands import (
 )
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.store import allocate, map_for_reading, segment_name
-from tests.tandem_sidecars.forge import Answer, RankProcess
+from tests.tandem_sidecars.forge import Answer, RankProcess, ask_all
 from tests.tandem_sidecars.training import Tensors, weights_in
 
 
@@ -38,11 +38,7 @@ class Pod:
     folder: Path
 
     def ask(self, command: Callable[[int], RankCommand], wanted: type[Answer]) -> list[Answer]:
-        for index, rank in enumerate(self.ranks):
-            rank.send(command(index))
-        answers = [rank.receive() for rank in self.ranks]
-        assert all(isinstance(answer, wanted) for answer in answers), answers
-        return [answer for answer in answers if isinstance(answer, wanted)]
+        return ask_all(self.ranks, command, wanted)
 
     def train(self, samples: Sequence[Sample], limit: float, num_steps: int = 2) -> list[Trained]:
         """Take steps, each over all samples."""

@@ -32,7 +32,7 @@ from tandem_checkpoint.process.commands import (
 )
 from tests.families.policies import write_policy
 from tests.tandem_checkpoint.jobs import job_config
-from tests.tandem_sidecars.forge import Answer, Forge, RankProcess, two_places
+from tests.tandem_sidecars.forge import Answer, Forge, RankProcess, ask_all, two_places
 from tests.tandem_sidecars.policies import samples_of
 from tests.tandem_sidecars.training import ANY, SMOOTH, Tensors, largest_difference, weights_in
 
@@ -54,11 +54,7 @@ class Trainers:
     samples: tuple[Sample, ...]
 
     def ask(self, command: Callable[[int], RankCommand], wanted: type[Answer]) -> list[Answer]:
-        for index, rank in enumerate(self.ranks):
-            rank.send(command(index))
-        answers = [rank.receive() for rank in self.ranks]
-        assert all(isinstance(answer, wanted) for answer in answers), answers
-        return [answer for answer in answers if isinstance(answer, wanted)]
+        return ask_all(self.ranks, command, wanted)
 
     def train(self) -> None:
         """Take two steps."""

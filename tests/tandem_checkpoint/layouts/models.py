@@ -14,8 +14,8 @@ from tandem_checkpoint.architectures import ARCHITECTURES, architecture_of
 from tandem_checkpoint.architectures.block_scales import BlockScales
 from tandem_checkpoint.architectures.block_split import block_problems
 from tandem_checkpoint.architectures.config import PolicyConfig
-from tandem_checkpoint.architectures.split import SplitRefused, check_trainer_split
-from tandem_checkpoint.layouts.place import TrainerPlace, TrainerSplit
+from tandem_checkpoint.architectures.split import SplitRefused, check_split, check_trainer_split
+from tandem_checkpoint.layouts.place import ServerPlace, TrainerPlace, TrainerSplit
 from tandem_checkpoint.layouts.pod import PodRanks
 from tandem_checkpoint.layouts.strip import LocalParameter
 from tests.tandem_checkpoint.policies import SMALL
@@ -119,6 +119,15 @@ def places_of(split: TrainerSplit, copies: int = 1) -> tuple[TrainerPlace, ...]:
 
 
 @cache
+def server_places(policy: PolicyConfig, num_ranks: int, has_expert_parallel: bool) -> list[ServerPlace]:
+    """Return the places of a server's ranks; of one alone where the policy does not divide."""
+    try:
+        check_split(policy, num_ranks)
+    except SplitRefused:
+        num_ranks = 1
+    return [ServerPlace(num_ranks, rank, has_expert_parallel) for rank in range(num_ranks)]
+
+
 def shapes_of(policy: PolicyConfig) -> dict[str, tuple[int, ...]]:
     rules = architecture_of(policy.architecture).rules(policy)
     return {name: shape for rule in rules for name, shape in rule.tensors(policy)}

@@ -30,6 +30,7 @@ from tests.tandem_checkpoint.layouts.models import (
     put_all,
     put_in,
     quantised_models,
+    server_places,
     shapes_of,
 )
 from tests.tandem_checkpoint.reshard.memories import Bytes, Side, all_batches, carry_out
@@ -52,14 +53,6 @@ FULL = model(
     shared_intermediate=256,
     block_scales=BlockScales(),
 )
-
-
-def server_places(policy: PolicyConfig, num_ranks: int, has_expert_parallel: bool) -> list[ServerPlace]:
-    try:
-        check_split(policy, num_ranks)
-    except SplitRefused:
-        num_ranks = 1
-    return [ServerPlace(num_ranks, rank, has_expert_parallel) for rank in range(num_ranks)]
 
 
 def block_numbers(policy: PolicyConfig) -> dict[str, Numbers]:

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tandem_checkpoint.architectures.config import PolicyConfig
-from tandem_checkpoint.architectures.split import SplitRefused, check_split
 from tandem_checkpoint.layouts.place import ServerPlace, TrainerSplit
 from tandem_checkpoint.layouts.server import server_layout
 from tandem_checkpoint.layouts.strip import LocalParameter, held_of
@@ -25,6 +24,7 @@ from tests.tandem_checkpoint.layouts.models import (
     places_of,
     put_all,
     put_in,
+    server_places,
     shapes_of,
     split_models,
     tensors_of,
@@ -33,15 +33,6 @@ from tests.tandem_checkpoint.layouts.reference import server_holds
 from tests.tandem_checkpoint.reshard.memories import Bytes, Side, all_batches, carry_out
 
 Case = tuple[PolicyConfig, TrainerSplit]
-
-
-def server_places(policy: PolicyConfig, num_ranks: int, has_expert_parallel: bool) -> list[ServerPlace]:
-    """Return the places of a server's ranks; of one alone where the policy does not divide."""
-    try:
-        check_split(policy, num_ranks)
-    except SplitRefused:
-        num_ranks = 1
-    return [ServerPlace(num_ranks, rank, has_expert_parallel) for rank in range(num_ranks)]
 
 
 def memory_of(parameters: Sequence[LocalParameter], policy: PolicyConfig) -> Bytes:

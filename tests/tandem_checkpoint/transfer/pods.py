@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tandem_api.registry import MemberState, MemberStatus
-from tandem_api.weights import Piece, Shard
+from tandem_api.weights import Shard
 from tandem_checkpoint.http import QuietServer, build_app
 from tandem_checkpoint.segments.layout import segment_layout
 from tandem_checkpoint.segments.manifest import checksum
@@ -23,6 +23,7 @@ from tandem_checkpoint.transfer.mooncake import Lender, MooncakeMissing, Session
 from tandem_checkpoint.transfer.plan import Offer, Source
 from tests.tandem_checkpoint.etcd_process import free_address
 from tests.tandem_checkpoint.jobs import TOKEN
+from tests.tandem_checkpoint.pieces import whole_piece
 from tests.tandem_checkpoint.policies import SMALL
 from tests.tandem_checkpoint.transfer.network import is_reached_from_outside
 
@@ -56,16 +57,7 @@ def export(folder: Path, seed: int = 1, generation: int = GENERATION) -> Shard:
             for placed in parameter.tensors:
                 data = numbers.randbytes(placed.num_bytes)
                 mapped[placed.offset_bytes : placed.offset_bytes + placed.num_bytes] = data
-                pieces.append(
-                    Piece(
-                        tensor=placed.tensor.name,
-                        start=(0,) * len(placed.tensor.shape),
-                        stop=placed.tensor.shape,
-                        offset_bytes=placed.offset_bytes,
-                        num_bytes=placed.num_bytes,
-                        xxh3=checksum(data),
-                    )
-                )
+                pieces.append(whole_piece(placed, checksum(data)))
     return Shard(
         generation=generation,
         incarnation=f"incarnation {seed}",
