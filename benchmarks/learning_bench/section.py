@@ -21,10 +21,11 @@ seeds, "-" where one does not reach it.
 
 **Sweeps.** Each objective has the same budget, at one seed, which no reported run has: three learning rates, then at
 the best of them two other values of its own number, tau for eq. (3), the clip for GRPO; REINFORCE has none, and gets
-two more rates. The setting with the best accuracy, averaged over the iterations of its sweep, is taken. With and
-without the length reward, and with all strategies of sampling, it is eq. (3) at the rate that its tables name. Their
-tasks, the length reward's weight and its warm-up were chosen by hand, after a few runs of others, at other seeds than
-those of the tables.
+two more rates. The setting with the best accuracy, averaged over the iterations of its sweep, is taken; one at the
+edge of what was tried may have a better one beyond it, and one seed cannot tell close ones apart. The length reward and
+the strategies of sampling are compared with eq. (3) at the rate that their tables name. Their tasks, the length
+reward's weight and its warm-up were chosen by hand, after a few runs of others; those for sampling at seeds of no
+table.
 
 {sweeps}"""
 
@@ -48,7 +49,7 @@ Log-probabilities: the largest difference of vLLM's and Megatron's, nats.
 
 {table}"""
 NO_REAL = "No real job has been run.\n"
-RESET = "Without the reset eq. (3) ends {gain:+.3f} from where it ends with it.\n"
+RESET = "Without the reset eq. (3) ends {gain:+.3f} from where it ends with it, each at the setting of its own sweep.\n"
 
 LENGTH = """### Length reward
 
