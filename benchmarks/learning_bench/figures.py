@@ -43,7 +43,7 @@ def figures_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
     figures |= sampling_figures(outcomes)
     for method in METHODS:
         figures |= real_figures(outcomes, method.name)
-    return {key: round(value, 4) for key, value in figures.items()}
+    return {key: value if key.startswith("rate_") else round(value, 4) for key, value in figures.items()}
 
 
 def method_figures(outcomes: Sequence[Outcome], name: str, levels: Sequence[float]) -> dict[str, float]:

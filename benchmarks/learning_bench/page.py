@@ -85,13 +85,13 @@ def _sweeps(outcomes: Sequence[Outcome]) -> str:
 
 def _setting(name: str, rate: float, own: float | None) -> str:
     """Return what tells a setting of the second part of a sweep from the best of the first."""
-    return f"rate {rate:g}" if own is None else f"{BY_NAME[name].knob} {own:g}"
+    return f"rate {rate:.2g}" if own is None else f"{BY_NAME[name].knob} {own:g}"
 
 
 def _settings(figures: Figures, name: str) -> str:
     """Return the setting that a method is reported at."""
     rate, own = figures[f"rate_{name}"], figures.get(f"own_{name}")
-    return f"{rate:g}" if own is None else f"{rate:g}, {BY_NAME[name].knob} {own:g}"
+    return f"{rate:.2g}" if own is None else f"{rate:.2g}, {BY_NAME[name].knob} {own:g}"
 
 
 def _objectives(outcomes: Sequence[Outcome], figures: Figures) -> str:
