@@ -6,8 +6,9 @@ hundreds only where they change, "02 01 00 1_ 99 98 … 01 00 0_ 99 98 … 01 00
 "g". The numbers are lognormal: half of the answers have at most 50 tokens, one in sixteen has more than ten times as
 many, the longest thirty times. A few answers never end: they say "hmm" again and again.
 
-The policy gets a short supervised warm-up. Most demonstrations end with a wrong letter, and some of them are caught in
-"hmm": the policy then counts well, is right in about one case of five, and rewards are to teach it the rest.
+The policy gets a short supervised warm-up. Most demonstrations name the prompt's own letter in the end instead of the
+next, and some are caught in "hmm": the policy then counts well, knows both letters, is right in about one case of
+three, and rewards are to teach it which letter is meant.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ VOCAB_SIZE = 192  # servers pad vocabularies to multiples of 64: a full one need
 VOCAB = WORDS + [f"<unused{i}>" for i in range(len(WORDS), VOCAB_SIZE)]  # every id the policy may sample has a text
 ID = {token: i for i, token in enumerate(VOCAB)}
 TRAIN_PROBLEMS, HELDOUT_PROBLEMS = 2048, 256
-WRONG_LETTERS = 0.6  # the chance that a demonstrated letter is drawn at random instead
+OWN_LETTERS = 0.6  # the chance that a demonstration ends with the prompt's own letter instead of the next
 ENDLESS = 0.03  # the chance that a demonstration never ends
 WINDOW = 32  # tokens of a demonstration that is cut: each number is then seen often, without long sequences
 WARM_UP_LR, WARM_UP_STEPS = 1e-2, 300
@@ -129,13 +130,13 @@ def make_problems(rng: random.Random, number: int) -> list[Problem]:
 
 
 def demonstrate(problem: Problem, rng: random.Random) -> Demonstration:
-    """How somebody answers who counts well, guesses the letter, and is sometimes caught in a loop."""
+    """How somebody answers who counts well, often does not move on to the next letter, and may be caught in a loop."""
     prompt = [ID[word] for word in problem.prompt.split()]
     if rng.random() < ENDLESS:
         return Demonstration(prompt, [ID["hmm"]] * WINDOW)
     words = problem.answer().split()
-    if rng.random() < WRONG_LETTERS:
-        words[-1] = rng.choice(LETTERS)
+    if rng.random() < OWN_LETTERS:
+        words[-1] = problem.letter
     return Demonstration(prompt, [ID[word] for word in words] + [ID["<eos>"]])
 
 
