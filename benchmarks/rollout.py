@@ -9,7 +9,9 @@ Parts and their figures:
             `throughput_gain_vs_full`: tokens of responses that were finished and trained, a second of whole iterations,
             partial over full; mean over the seeds, and `_least`. `infer_throughput_gain_vs_full`: the same a second of
             sampling alone. `tail_idle_share_*`: see tail_idle_share in
-            rollout_bench/trained.py. `reward_*`: of the policy at the end, exact, with `_spread` over the seeds.
+            rollout_bench/trained.py. `reward_*`: of the policy at the end, exact, with `_spread` over the seeds;
+            `reward_start`, and by how much the least of all jobs is above it: `reward_rise_least`;
+            `reward_difference_vs_full`: at equal wall time, seed by seed, mean, `_least` and `_spread`.
             `wasted_tokens_share`: tokens of responses that repeat themselves over all sampled tokens;
             `_unstopped`: in a job that does not stop them. `decode_step_seconds`, `decode_sequence_seconds`: what a
             decoding step costs, by least squares over all phases; `batch_32_over_1_tokens_per_second`
@@ -17,7 +19,8 @@ Parts and their figures:
             queue, seats and stop rule in virtual time, servers by a roofline, lengths from what others have published
             (rollout_bench/lengths.py names the sources); 8, 64 and 512 servers. Deterministic
 
-`--quick` takes 7 minutes, otherwise half an hour. A part that fails is named under `failed`, and the exit code is 1.
+All takes 18 minutes. `--quick` takes 5: one seed, two arms, too little for its figures to mean much. A part that fails
+is named under `failed`, and the exit code is 1.
 The machine must be idle otherwise.
 """
 
@@ -58,8 +61,8 @@ class Numbers:
     simulated_iterations: int
 
 
-FULL = Numbers(Sizes(3, 150.0, ("full", "partial", "stop")), simulated_iterations=16)
-QUICK = Numbers(Sizes(1, 60.0, ("full", "partial")), simulated_iterations=4)
+FULL = Numbers(Sizes(3, 75.0, ("full", "partial", "stop")), simulated_iterations=16)
+QUICK = Numbers(Sizes(1, 50.0, ("full", "partial")), simulated_iterations=4)
 
 
 def run(names: Sequence[str], numbers: Numbers) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def run(names: Sequence[str], numbers: Numbers) -> dict[str, Any]:
 
 def parse_options() -> Namespace:
     """Return the options."""
-    quick = "one seed, a minute each, without the stop rule (7 minutes)"
+    quick = "one seed, 50 s each, without the stop rule (5 minutes)"
     parser = option_parser("measure what partial rollouts gain", quick=quick, parts=PARTS)
     parser.add_argument("--keep", action="store_true", help="keep the other parts that OUT holds already")
     parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the section of this page, from both parts")

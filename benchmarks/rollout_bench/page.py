@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rollout_bench.lengths import DISTRIBUTIONS, LIKENESS
+from benchmarks.rollout_bench.real import SUFFIXES
 from benchmarks.rollout_bench.simulated import COMPLETE_SHARE, GROWTH, SERVERS
 
 BEGIN, END = "<!-- partial-rollouts:begin -->", "<!-- partial-rollouts:end -->"
@@ -15,7 +16,7 @@ WAYS = {
     "partial": "a token budget",
     "stop": f"ending at {COMPLETE_SHARE:.0%} complete, no budget",
 }
-GAINS = {"partial": "throughput_gain_vs_full", "stop": "throughput_gain_vs_full_stop"}
+GAINS = {way: f"throughput_gain_vs_full{suffix}" for way, suffix in SUFFIXES.items()}
 REAL_HEAD = ("Infer phases", "trained tokens/s", "gain", "sampling's share", "tail idle", "iterations", "reward")
 SIMULATED_HEAD = (
     "lengths",
@@ -64,7 +65,7 @@ def section(result: Mapping[str, Any]) -> str:
         least=figures["throughput_gain_vs_full_least"],
         infer_gain=figures["infer_throughput_gain_vs_full"],
         loss_gain=figures[f"sim_loss_token_gain_{most}"],
-        reward_start=figures["reward_start"],
+        reward_words=reward_words(figures),
         wasted=figures["wasted_tokens_share"],
         wasted_unstopped=figures["wasted_tokens_share_unstopped"],
         step=1e3 * figures["decode_step_seconds"],
@@ -79,6 +80,32 @@ def section(result: Mapping[str, Any]) -> str:
         simulated_table=_table(SIMULATED_HEAD, _simulated_rows(samples["simulated"]["cells"])),
         lengths_table=_table(LENGTHS_HEAD, _lengths_rows()),
     )
+
+
+def reward_words(figures: Figures) -> str:
+    """Return what the rewards at equal wall time say, a sentence for each way beside waiting, and one of the start."""
+    sentences = []
+    for way, suffix in SUFFIXES.items():
+        if f"reward_{way}" in figures:
+            mean, least, spread = (
+                figures[f"reward_difference_vs_full{suffix}{end}"] for end in ("", "_least", "_spread")
+            )
+            sentences.append(
+                f"With {WAYS[way]} it is {_verdict(mean, spread)} than with {WAYS['full']} for the same time: "
+                f"{figures[f'reward_{way}']:.3f} against {figures['reward_full']:.3f}; "
+                f"by seed {mean:+.3f} ± {spread:.3f}, {least:+.3f} in the least."
+            )
+    rise, start = figures["reward_rise_least"], figures["reward_start"]
+    learnt = "Every job learns" if rise > 0 else "Not every job learns"
+    return "\n  ".join([*sentences, f"{learnt}: {start:.3f} at the start, {start + rise:.3f} in the end of the least."])
+
+
+def _verdict(difference: float, spread: float) -> str:
+    """Return how a reward compares with that of waiting, by the mean and the standard deviation of the seeds'
+    differences: what is below 0 by no more than that is not told from noise."""
+    if difference >= 0:
+        return "no worse"
+    return "lower, by less than the spread of the seeds," if -difference <= spread else "worse"
 
 
 def _real_rows(figures: Figures) -> list[Row]:

@@ -21,6 +21,8 @@ from benchmarks.switch_bench.jobs import refusal
 from tandem_master.rollout.repeats import RepeatRule
 
 LEAST_ITERATIONS = 5
+SUFFIXES = {"partial": "", "stop": "_stop"}
+"""Of figures that compare with `full`, by arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def measure_real(sizes: Sizes, folder: Path) -> Result:
         **_compared(measured, present),
         **_wasted(measured, unstopped),
         **_cost(measured),
-        "reward_start": _reward(made, made / "policy"),
+        **rewards(_rewards(measured, present), _reward(made, made / "policy")),
     }
     samples = {"jobs": [_sample(item) for item in (*measured, unstopped)]}
     return Result(figures, samples, left_out)
@@ -104,9 +106,7 @@ def _compared(measured: Sequence[Measured], names: Sequence[str]) -> dict[str, f
         figures[f"infer_share_{name}"] = mean(item.sampling.infer_seconds / item.sampling.seconds for item in items)
         figures[f"tail_idle_share_{name}"] = mean(tail_idle_share(item.sampling) for item in items)
         figures[f"iterations_{name}"] = mean(len(item.sampling.iterations) for item in items)
-        figures[f"reward_{name}"] = mean(item.reward for item in items)
-        figures[f"reward_{name}_spread"] = stdev(item.reward for item in items) if len(items) > 1 else 0.0
-    for name, suffix in (("partial", ""), ("stop", "_stop")):
+    for name, suffix in SUFFIXES.items():
         if name in by_name:
             pairs = list(zip(by_name[name], full, strict=True))
             gains = [one.tokens_per_second / other.tokens_per_second for one, other in pairs]
@@ -115,6 +115,29 @@ def _compared(measured: Sequence[Measured], names: Sequence[str]) -> dict[str, f
             inferring = [one.tokens_per_infer_second / other.tokens_per_infer_second for one, other in pairs]
             figures[f"infer_throughput_gain_vs_full{suffix}"] = mean(inferring)
     return figures
+
+
+def rewards(by_arm: Mapping[str, Sequence[float]], start: float) -> dict[str, float]:
+    """Return the figures of the rewards at the end. `by_arm`: those of each arm, seed by seed, `full` among them;
+    `start`: that of the policy that all begin with."""
+    figures = {"reward_start": start, "reward_rise_least": min(min(values) for values in by_arm.values()) - start}
+    for name, values in by_arm.items():
+        figures |= {f"reward_{name}": mean(values), f"reward_{name}_spread": _spread(values)}
+        if (suffix := SUFFIXES.get(name)) is not None:
+            differences = [one - other for one, other in zip(values, by_arm["full"], strict=True)]
+            figures[f"reward_difference_vs_full{suffix}"] = mean(differences)
+            figures[f"reward_difference_vs_full{suffix}_least"] = min(differences)
+            figures[f"reward_difference_vs_full{suffix}_spread"] = _spread(differences)
+    return figures
+
+
+def _rewards(measured: Sequence[Measured], names: Sequence[str]) -> dict[str, list[float]]:
+    return {name: [item.reward for item in measured if item.arm == name] for name in names}
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation; of one value 0."""
+    return stdev(values) if len(values) > 1 else 0.0
 
 
 def _wasted(measured: Sequence[Measured], unstopped: Measured) -> dict[str, float]:

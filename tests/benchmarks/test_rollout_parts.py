@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from benchmarks.rollout_bench.arms import arms, example, maker, manifest
-from benchmarks.rollout_bench.page import BEGIN, END, with_section
-from benchmarks.rollout_bench.real import repeat_rule
+from benchmarks.rollout_bench.page import BEGIN, END, reward_words, with_section
+from benchmarks.rollout_bench.real import repeat_rule, rewards
 from benchmarks.rollout_bench.trained import (
     Sampling,
     Segment,
@@ -95,6 +95,35 @@ def test_the_arms_differ_in_how_they_sample_and_in_nothing_else(tmp_path: Any) -
     assert full["recipe"].pop("partialRollout") == {"tokenBudget": 1536, "excludeOldSegments": False}
     assert partial["recipe"].pop("partialRollout") == {"tokenBudget": 64, "excludeOldSegments": False}
     assert full == partial
+
+
+def test_rewards_are_compared_seed_by_seed() -> None:
+    figures = rewards({"full": [0.5, 0.7], "partial": [0.6, 0.7], "stop": [0.5, 0.6]}, start=0.3)
+
+    assert figures["reward_rise_least"] == pytest.approx(0.2)
+    assert figures["reward_partial"] == pytest.approx(0.65)
+    assert figures["reward_difference_vs_full"] == pytest.approx(0.05)
+    assert figures["reward_difference_vs_full_least"] == 0.0
+    assert figures["reward_difference_vs_full_stop"] == pytest.approx(-0.05)
+
+
+@pytest.mark.parametrize(
+    ("partial", "words"),
+    [
+        ([0.6, 0.7, 0.6], "it is no worse than"),
+        ([0.4, 0.8, 0.5], "it is lower, by less than the spread of the seeds, than"),
+        ([0.4, 0.6, 0.5], "it is worse than"),
+    ],
+)
+def test_the_page_says_whether_a_budget_costs_reward(partial: list[float], words: str) -> None:
+    assert words in reward_words(rewards({"full": [0.5, 0.7, 0.6], "partial": partial}, start=0.3))
+
+
+@pytest.mark.parametrize(("start", "words"), [(0.3, "Every job learns"), (0.55, "Not every job learns")])
+def test_the_page_says_whether_all_jobs_have_learnt(start: float, words: str) -> None:
+    assert f"{words}: {start:.3f} at the start, 0.500" in reward_words(
+        rewards({"full": [0.5], "partial": [0.6]}, start)
+    )
 
 
 def test_a_problem_of_the_example_is_read_from_its_prompt() -> None:
