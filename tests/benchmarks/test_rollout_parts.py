@@ -1,5 +1,7 @@
 """The parts of the benchmark of partial rollouts that need no server: what is counted, and what is written."""
 
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -134,6 +136,15 @@ def test_a_problem_of_the_example_is_read_from_its_prompt() -> None:
     assert module.parse_problem(problem.prompt) == problem
     assert problem.answer().split()[:5] == ["02", "01", "00", "1_", "99"]
     assert problem.answer().split()[-2:] == ["00", "a"]
+
+
+def test_demonstrations_know_two_letters_and_mostly_end_with_the_wrong_one() -> None:
+    module, rng = maker(), random.Random(1)
+    shown = [module.demonstrate(module.Problem("c", 3), rng).answer for _ in range(1000)]
+    ends = Counter(module.VOCAB[tokens[-2]] for tokens in shown)
+
+    assert set(ends) == {"c", "d", "hmm"}
+    assert ends["c"] > ends["d"] > ends["hmm"]
 
 
 def test_counting_is_no_repeat_and_a_loop_is_one() -> None:
