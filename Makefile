@@ -57,7 +57,7 @@ test: install ## Everything, on real etcd, Megatron-Core, vLLM and Kubernetes (u
 gpu: ## Trainer, server and whole jobs on an NVIDIA GPU; into .venv as docs/gpu.md says
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
-campaign: install control-plane ## Hurt a job on a real node in every way; the long property tests (about half an hour)
+campaign: install control-plane ## Hurt a job on a real node in every way; the long property tests; jobs killed again and again (about an hour)
 	$(BIN)/python -m pytest -m campaign --junitxml=build/campaign.xml
 	TANDEM_LONG_SEQUENCES=1 $(BIN)/python -m pytest tests/tandem_operator/reconcile/test_any_sequence.py
 

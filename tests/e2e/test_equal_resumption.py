@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.ends import End
 from tests.e2e.killing import EVERYTHING, MASTER
 from tests.e2e.moments import planned_kills
 from tests.e2e.resumption import (
@@ -18,6 +19,11 @@ from tests.e2e.resumption import (
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.megatron, pytest.mark.vllm, pytest.mark.etcd]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> End:
+    return run_undisturbed(tmp_path_factory.mktemp("whole"), toy, iterations=NUM_ITERATIONS)
 
 
 @pytest.mark.campaign  # one and a half minutes
@@ -34,12 +40,11 @@ def test_a_deterministic_job_that_is_killed_ends_as_one_that_is_not(toy: Path, t
 @pytest.mark.campaign  # six minutes each
 @pytest.mark.parametrize("seed", [50, 51])
 def test_a_deterministic_job_that_is_killed_25_times_ends_as_one_that_is_not(
-    toy: Path, tmp_path: Path, seed: int
+    toy: Path, undisturbed: End, tmp_path: Path, seed: int
 ) -> None:
-    expected = run_undisturbed(tmp_path / "whole", toy, iterations=NUM_ITERATIONS)
     kills = planned_kills(seed, 25, NUM_ITERATIONS, SHARES)
 
-    killed = run_killed(tmp_path / "killed", toy, seed, kills, expected, iterations=NUM_ITERATIONS)
+    killed = run_killed(tmp_path, toy, seed, kills, undisturbed, iterations=NUM_ITERATIONS)
 
     assert killed.problems == ()
     assert too_narrow(killed) == []
