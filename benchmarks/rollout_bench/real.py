@@ -88,12 +88,12 @@ def _measure(arm: Arm, made: Path, seed: int, seconds: float, folder: Path) -> M
 
 def _reward(made: Path, policy: Path) -> float:
     """Return the chance that a policy answers a held-out problem rightly."""
-    from transformers import Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM
 
     module = maker()
     lines = (made / "data" / "heldout.jsonl").read_text().splitlines()
     problems = [module.parse_problem(json.loads(line)["prompt"]) for line in lines]
-    model = Qwen2ForCausalLM.from_pretrained(policy, dtype="float32").eval()
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype="float32").eval()
     return float(module.expected_reward(model, problems))
 
 

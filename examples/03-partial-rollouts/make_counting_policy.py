@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 MAX_NUMBER = 1499
 MEDIAN_NUMBER, SIGMA = 48, 1.5  # of the lognormal numbers
@@ -99,23 +99,26 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model() -> Qwen2ForCausalLM:
-    """A Qwen2 of about 0.1 million parameters; head_dim 32 is the smallest that vLLM serves on a CPU."""
-    config = Qwen2Config(
+def make_model() -> LlamaForCausalLM:
+    """A Llama of about 0.1 million parameters; head_dim 32 is the smallest that vLLM serves on a CPU, and attention
+    over long answers is most of what training takes there."""
+    config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=1,
         num_key_value_heads=1,
+        head_dim=32,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=False,
         dtype="float32",
+        rms_norm_eps=1e-6,
         pad_token_id=ID["<pad>"],
         bos_token_id=ID["<bos>"],
         eos_token_id=ID["<eos>"],
     )
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def draw_problem(rng: random.Random) -> Problem:
@@ -158,7 +161,7 @@ def padded(demonstrations: Sequence[Demonstration]) -> tuple[torch.Tensor, torch
     return ids, labels
 
 
-def log_likelihoods(model: Qwen2ForCausalLM, demonstrations: Sequence[Demonstration]) -> torch.Tensor:
+def log_likelihoods(model: LlamaForCausalLM, demonstrations: Sequence[Demonstration]) -> torch.Tensor:
     """Log-probability of each whole answer, nats."""
     ids, labels = padded(demonstrations)
     log_probs = torch.log_softmax(model(input_ids=ids).logits[:, :-1], dim=-1)
@@ -178,7 +181,7 @@ def in_chunks(demonstrations: Sequence[Demonstration]) -> list[list[Demonstratio
 
 
 @torch.no_grad()
-def expected_reward(model: Qwen2ForCausalLM, problems: Sequence[Problem]) -> float:
+def expected_reward(model: LlamaForCausalLM, problems: Sequence[Problem]) -> float:
     """The chance that a sample at temperature 1 is right: exact, since one answer only is right."""
     right = [
         Demonstration(
@@ -191,7 +194,7 @@ def expected_reward(model: Qwen2ForCausalLM, problems: Sequence[Problem]) -> flo
     return sum(chances) / len(chances)
 
 
-def warm_up(model: Qwen2ForCausalLM, train: Sequence[Problem], rng: random.Random, num_steps: int) -> None:
+def warm_up(model: LlamaForCausalLM, train: Sequence[Problem], rng: random.Random, num_steps: int) -> None:
     """Supervised steps, the learning rate falling to nothing: to count well takes small steps at the end."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=WARM_UP_LR, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, WARM_UP_LR, total_steps=num_steps + 1, pct_start=0.1)
@@ -224,7 +227,7 @@ def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_policy(folder: Path, model: Qwen2ForCausalLM) -> None:
+def write_policy(folder: Path, model: LlamaForCausalLM) -> None:
     """A Hugging Face folder: configuration, weights, tokenizer and where generation ends."""
     model.generation_config = GenerationConfig(
         bos_token_id=ID["<bos>"], eos_token_id=ID["<eos>"], pad_token_id=ID["<pad>"], do_sample=True
