@@ -61,7 +61,7 @@ class Numbers:
     simulated_iterations: int
 
 
-FULL = Numbers(Sizes(3, 75.0, ("full", "partial", "stop")), simulated_iterations=16)
+FULL = Numbers(Sizes(3, 60.0, ("full", "partial", "stop")), simulated_iterations=16)
 QUICK = Numbers(Sizes(1, 50.0, ("full", "partial")), simulated_iterations=4)
 
 

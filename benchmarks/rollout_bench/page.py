@@ -102,9 +102,12 @@ def reward_words(figures: Figures) -> str:
 
 def _verdict(difference: float, spread: float) -> str:
     """Return how a reward compares with that of waiting, by the mean and the standard deviation of the seeds'
-    differences: what is below 0 by no more than that is not told from noise."""
+    differences: what is below 0 by no more than that is not told from noise, and one seed, without a spread, tells
+    nothing."""
     if difference >= 0:
         return "no worse"
+    if spread == 0:
+        return "lower, in one seed,"
     return "lower, by less than the spread of the seeds," if -difference <= spread else "worse"
 
 
