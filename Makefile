@@ -88,7 +88,7 @@ bench-learning: install ## Show what is learnt: objectives, length reward, sampl
 bench-master: install ## Load the master with 100,000 live trajectories (about 2 minutes)
 	$(BIN)/python benchmarks/master.py --quick --json build/master.json
 
-bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 18 minutes)
+bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 20 minutes)
 	$(BIN)/python benchmarks/rollout.py --json build/rollout.json --docs docs/results.md
 
 faults: install ## Hurt a running job 215 times, at every stage of both directions, and write docs/faults.md (up to an hour)

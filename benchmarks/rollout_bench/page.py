@@ -65,7 +65,7 @@ def section(result: Mapping[str, Any]) -> str:
         least=figures["throughput_gain_vs_full_least"],
         infer_gain=figures["infer_throughput_gain_vs_full"],
         loss_gain=figures[f"sim_loss_token_gain_{most}"],
-        reward_words=reward_words(figures),
+        reward_words=reward_words(figures, samples["of_each"]),
         wasted=figures["wasted_tokens_share"],
         wasted_unstopped=figures["wasted_tokens_share_unstopped"],
         step=1e3 * figures["decode_step_seconds"],
@@ -82,7 +82,7 @@ def section(result: Mapping[str, Any]) -> str:
     )
 
 
-def reward_words(figures: Figures) -> str:
+def reward_words(figures: Figures, num_seeds: int) -> str:
     """Return what the rewards at equal wall time say, a sentence for each way beside waiting, and one of the start."""
     sentences = []
     for way, suffix in SUFFIXES.items():
@@ -90,8 +90,9 @@ def reward_words(figures: Figures) -> str:
             mean, least, spread = (
                 figures[f"reward_difference_vs_full{suffix}{end}"] for end in ("", "_least", "_spread")
             )
+            verdict = _verdict(mean, spread, num_seeds)
             sentences.append(
-                f"With {WAYS[way]} it is {_verdict(mean, spread)} than with {WAYS['full']} for the same time: "
+                f"With {WAYS[way]} it is {verdict} than with {WAYS['full']} for the same time: "
                 f"{figures[f'reward_{way}']:.3f} against {figures['reward_full']:.3f}; "
                 f"by seed {mean:+.3f} ± {spread:.3f}, {least:+.3f} in the least."
             )
@@ -100,13 +101,13 @@ def reward_words(figures: Figures) -> str:
     return "\n  ".join([*sentences, f"{learnt}: {start:.3f} at the start, {start + rise:.3f} in the end of the least."])
 
 
-def _verdict(difference: float, spread: float) -> str:
+def _verdict(difference: float, spread: float, num_seeds: int) -> str:
     """Return how a reward compares with that of waiting, by the mean and the standard deviation of the seeds'
     differences: what is below 0 by no more than that is not told from noise, and one seed, without a spread, tells
     nothing."""
     if difference >= 0:
         return "no worse"
-    if spread == 0:
+    if num_seeds == 1:
         return "lower, in one seed,"
     return "lower, by less than the spread of the seeds," if -difference <= spread else "worse"
 
