@@ -89,8 +89,17 @@ class Trajectory(Resource):
 
     @property
     def response_token_ids(self) -> tuple[int, ...]:
-        return tuple(chain.from_iterable(segment.token_ids for segment in self.segments))
+        return tuple(chain.from_iterable([segment.token_ids for segment in self.segments]))
+
+    def last_response_token_ids(self, most: int) -> tuple[int, ...]:
+        """Return the newest tokens of the response, at most so many."""
+        newest: tuple[int, ...] = ()
+        for segment in reversed(self.segments):
+            if len(newest) >= most:
+                break
+            newest = segment.token_ids + newest
+        return newest[-most:] if most else ()
 
     @property
     def num_response_tokens(self) -> int:
-        return sum(len(segment.token_ids) for segment in self.segments)
+        return sum([len(segment.token_ids) for segment in self.segments])

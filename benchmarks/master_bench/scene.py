@@ -21,7 +21,8 @@ from tandem_api.job.status import Phase
 from tandem_api.registry import Desired, Keys, MemberRecord, MemberState, MemberStatus, Progress
 from tandem_api.trajectory import Problem, TokenSegment, Trajectory
 from tandem_checkpoint.registry.store import Change, Registry
-from tandem_master.buffer.store import Buffer, Outcome, open_buffer
+from tandem_master.buffer.outcome import Outcome
+from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.data.catalogue import Catalogue
 from tandem_master.data.tokens import read_policy_text
 from tandem_master.progress import ProgressBoard

@@ -11,7 +11,7 @@ from time import monotonic, time
 
 from tandem_api.history import IterationRecord, SelfTestRecord
 from tandem_api.job.status import MANY_SILENT_ITERATIONS, Phase, describe_silence
-from tandem_master.buffer.store import Marks
+from tandem_master.buffer.outcome import Marks
 from tandem_master.data.catalogue import open_groups
 from tandem_master.evaluation.evaluator import Evaluator
 from tandem_master.rewards.group import length_weight

@@ -1,13 +1,14 @@
 """From scored groups to what the trainer is given."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from tandem_api.engine import Sample
 from tandem_api.job.recipe import ObjectiveName
 from tandem_api.trajectory import TokenSegment, Trajectory
-from tandem_master.buffer.store import Outcome
+from tandem_master.buffer.outcome import Outcome
 from tandem_master.rewards.group import advantages
 
 
@@ -54,8 +55,8 @@ def current_segments(segments: Sequence[TokenSegment], generation: int) -> tuple
 def _sample(
     trajectory: Trajectory, in_loss: Sequence[TokenSegment], num_current_tokens: int, advantage: float
 ) -> Sample:
-    token_ids = trajectory.prompt_token_ids + trajectory.response_token_ids
-    logprobs = tuple(logprob for segment in in_loss for logprob in segment.logprobs)
+    token_ids = tuple(chain(trajectory.prompt_token_ids, *(segment.token_ids for segment in trajectory.segments)))
+    logprobs = tuple(chain.from_iterable([segment.logprobs for segment in in_loss]))
     return Sample(
         token_ids=token_ids,
         first_loss_token=len(token_ids) - len(logprobs),

@@ -8,8 +8,9 @@ from statistics import fmean
 
 from tandem_api.engine import TrainRequest, TrainResponse
 from tandem_master.batch import Batch, PodShares, plan_batch
-from tandem_master.buffer.store import Marks, Outcome
+from tandem_master.buffer.outcome import Marks, Outcome
 from tandem_master.errors import Stopped
+from tandem_master.garbage import kept_aside
 from tandem_master.rewards.group import length_weight
 from tandem_master.rollout.segments import derive_seed
 from tandem_master.run import Run
@@ -46,8 +47,9 @@ async def train(run: Run, iteration: int) -> Trained:
 
     Errors: TrainError; Stopped, with unknown weights, where a stop cut it.
     """
-    groups = await asyncio.to_thread(run.buffer.complete_groups)
-    batch = await asyncio.to_thread(_batch, run, groups, iteration)
+    with kept_aside():
+        groups = await asyncio.to_thread(run.buffer.complete_groups)
+        batch = await asyncio.to_thread(_batch, run, groups, iteration)
     if batch.num_samples == 0:
         logger.warning("iteration %d: no group is complete; the policy stays as it is", iteration)
     run.board.show(activity="training")

@@ -15,7 +15,8 @@ from xxhash import xxh3_64_intdigest
 from tandem_api.registry import Keys
 from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
 from tandem_checkpoint.registry.etcd import connect
-from tandem_master.buffer.store import Buffer, Outcome, open_buffer
+from tandem_master.buffer.outcome import Outcome
+from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.sampling.state import Draw
 from tests.faults.recording.buffer import BufferReader
 from tests.faults.recording.devices import DeviceSampler, has_weights

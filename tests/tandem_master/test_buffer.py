@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tandem_api.trajectory import TrajectoryState
-from tandem_master.buffer.store import Buffer, Outcome, open_buffer
+from tandem_master.buffer.outcome import Outcome
+from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.errors import BufferStateError
 from tandem_master.retention import Retention
 from tandem_master.rewards.verdict import Trouble, Verdict
@@ -303,3 +304,27 @@ def test_what_a_rollback_undoes_is_tallied_no_more(buffer: Buffer) -> None:
 
     assert before == {"p": Tally(2, 1)}
     assert buffer.tallies() == {"p": Tally(1, 1)}
+
+
+def test_a_group_commit_of_a_thousand_writes_each_segment_once(buffer: Buffer) -> None:
+    names = [f"1-p-{number}" for number in range(1200)]
+    buffer.begin(1, Draw(("p",), {}), [trajectory(name) for name in names])
+    first = [unfinished(trajectory(name, segment(0, 3))) for name in names]
+    buffer.record(1, first)
+
+    buffer.record(2, [finished(trajectory(name, segment(0, 3), segment(1, 4, 5))) for name in names])
+    buffer.record(2, first)  # a repetition changes nothing
+
+    (group,) = buffer.complete_groups()
+    assert [item.trajectory.id for item in group] == names
+    assert {item.trajectory.segments for item in group} == {(segment(0, 3), segment(1, 4, 5))}
+
+
+def test_a_trajectory_that_comes_twice_in_one_record_is_written_once(buffer: Buffer) -> None:
+    buffer.begin(1, Draw(("p",), {}), [trajectory("1-p-0")])
+    longer = trajectory("1-p-0", segment(0, 3))
+
+    buffer.record(1, [unfinished(longer), unfinished(longer)])
+
+    (item,) = buffer.unfinished()
+    assert item.segments == (segment(0, 3),)

@@ -179,7 +179,8 @@ async def test_a_refused_request_is_not_tried_again() -> None:
 async def test_an_answer_without_logprobs_is_named() -> None:
     choice = {key: value for key, value in CHOICE.items() if key != "logprobs"}
 
-    with pytest.raises(RolloutError, match=r"its answer cannot be used: choices.0.logprobs: Field required"):
+    missing = r"its answer cannot be used: Object missing required field `logprobs` - at `\$.choices\[0\]`"
+    with pytest.raises(RolloutError, match=missing):
         await answers(lambda _: httpx.Response(200, text=streamed([{"index": 0, **choice}])), "http://a")
 
 

@@ -215,3 +215,13 @@ async def test_answers_are_counted_also_of_those_who_have_left() -> None:
     pool.update(servers("b"), {})
 
     assert pool.num_answers == {"a": 1, "b": 0}
+
+
+async def test_seats_are_as_many_however_often_they_were_taken_and_given_back() -> None:
+    pool = pool_of("a", "b", cache=Capacity(100))
+
+    for _ in range(5_000):
+        pool.give_back(seated(pool, ask(prefix_tokens=20, max_tokens=20)), 1)
+
+    assert sorted(where(pool, ask(prefix_tokens=30, max_tokens=20)) for _ in range(4)) == ["a", "a", "b", "b"]
+    assert pool.take(ask(), frozenset()) is None

@@ -118,3 +118,11 @@ def test_what_is_sampled_of_a_trajectory_does_not_depend_on_which_others_are_lef
 
     assert [names(ask) for ask in what_is_left] == [["1-p-0", "1-p-1"], ["1-p-3"]]
     assert [ask.seed - all_asks[0].seed for ask in what_is_left] == [0, 3]
+
+
+def test_the_newest_tokens_of_a_response_come_from_as_many_segments_as_it_takes() -> None:
+    item = trajectory("1-p-0", segment(0, 3, 4), segment(1, 5), segment(2, 6, 7))
+
+    assert [item.last_response_token_ids(most) for most in (0, 1, 3, 9)] == [
+        *((), (7,), (5, 6, 7), (3, 4, 5, 6, 7)),
+    ]

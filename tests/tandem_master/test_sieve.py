@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tandem_api.job.sampling import DynamicSamplingSpec, SamplingSpec, SamplingStrategy
-from tandem_master.buffer.store import Marks, open_buffer
+from tandem_master.buffer.outcome import Marks
+from tandem_master.buffer.store import open_buffer
 from tandem_master.rollout.sieve import has_signal, max_refills
 from tandem_master.sampling.state import Draw
 from tests.tandem_master.conftest import PROBLEMS, Job, ids, with_spec

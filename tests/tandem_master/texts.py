@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
-from tandem_master.buffer.store import Outcome
+from tandem_master.buffer.outcome import Outcome
 
 EOS = 0
 VOCABULARY = {"<eos>": EOS, "<unk>": 1, "=": 2, **{str(digit): digit + 3 for digit in range(10)}}

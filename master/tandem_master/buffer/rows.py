@@ -14,9 +14,6 @@ TRAJECTORY_COLUMNS = "id, group_id, problem_id, prompt_token_ids, state, finish_
 SEGMENT_COLUMNS = "trajectory_id, generation, token_ids, logprobs"
 
 
-_INTS: dict[int, int] = {}
-
-
 def pack_tokens(token_ids: Sequence[int]) -> bytes:
     """Return token ids as little-endian int32."""
     return np.asarray(token_ids, dtype=TOKEN_DTYPE).tobytes()
@@ -25,10 +22,28 @@ def pack_tokens(token_ids: Sequence[int]) -> bytes:
 def unpack_tokens(blob: bytes) -> tuple[int, ...]:
     """Return the token ids that pack_tokens wrote.
 
-    Equal ones are one object, wherever they are: 8 bytes a token in place of 36.
+    Equal ones are one object, wherever they are: 8 bytes a token in place of 36, and nothing to make.
     """
-    token_ids = np.frombuffer(blob, dtype=TOKEN_DTYPE).tolist()
-    return tuple(map(_INTS.setdefault, token_ids, token_ids))
+    return _TOKENS.unpack(np.frombuffer(blob, dtype=TOKEN_DTYPE))
+
+
+class _Tokens:
+    """All token ids up to the largest that has come, each once."""
+
+    def __init__(self) -> None:
+        self._ids = np.arange(0).astype(object)
+
+    def unpack(self, token_ids: np.ndarray) -> tuple[int, ...]:
+        """Return integers for an int32 array."""
+        known = self._ids
+        if token_ids.size and (largest := int(token_ids.max())) >= len(known):
+            # Those that are known stay the same objects. Threads that do this at once differ in nothing that counts.
+            known = np.concatenate([known, np.arange(len(known), 2 * largest + 1).astype(object)])
+            self._ids = known
+        return tuple(known[token_ids].tolist())
+
+
+_TOKENS = _Tokens()
 
 
 def pack_logprobs(logprobs: Sequence[float]) -> bytes:

@@ -3,17 +3,18 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tandem_api.trajectory import Trajectory, TrajectoryState
 from tandem_master.buffer import rows, schema
+from tandem_master.buffer.outcome import Marks, Outcome
+from tandem_master.buffer.recording import record_all
 from tandem_master.database import Database, open_database
 from tandem_master.errors import BufferStateError
 from tandem_master.grouped import Grouped
 from tandem_master.retention import Retention
-from tandem_master.rewards.verdict import Verdict
 from tandem_master.sampling.state import Draw, Tally
 
 COMPLETE = (
@@ -35,32 +36,6 @@ COMMITTED = "finished_iteration <= (SELECT COALESCE(MAX(iteration), 0) FROM iter
 
 STEPS = {0: schema.TABLES, 1: schema.FROM_1 + schema.FROM_2, 2: schema.FROM_2}
 """What makes this version's tables of another version's; 0: of none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What one finished trajectory is judged by."""
-
-    reward: float
-    num_tokens: int
-    """Length of the response."""
-    correct: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A trajectory as one iteration left it. `correct` is None where it is not finished."""
-
-    trajectory: Trajectory
-    correct: bool | None
-    terms: Mapping[str, Verdict] = field(default_factory=dict)
-    """What each reward term said; empty where none was asked."""
-
-    @property
-    def marks(self) -> Marks:
-        """Return what a finished trajectory is judged by."""
-        trajectory = self.trajectory
-        return Marks(trajectory.reward or 0.0, trajectory.num_response_tokens, bool(self.correct))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +186,7 @@ class Buffer:
 
     def _record_all(self, records: Sequence[tuple[int, Sequence[Outcome]]]) -> Sequence[None]:
         with self._database.writing() as connection:
-            for iteration, outcomes in records:
-                for outcome in outcomes:
-                    _record(connection, iteration, outcome)
+            record_all(connection, records)
         return [None] * len(records)
 
     def complete_groups(self) -> tuple[tuple[Outcome, ...], ...]:
@@ -325,27 +298,3 @@ def _num_rejected(connection: sqlite3.Connection, iteration: int) -> int:
         [iteration],
     )
     return int(found.fetchone()[0])
-
-
-def _record(connection: sqlite3.Connection, iteration: int, outcome: Outcome) -> None:
-    trajectory = outcome.trajectory
-    known = connection.execute("SELECT COUNT(*) FROM segments WHERE trajectory_id = ?", [trajectory.id]).fetchone()[0]
-    connection.executemany(
-        "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            rows.segment_row(trajectory.id, position, segment)
-            for position, segment in enumerate(trajectory.segments)
-            if position >= known
-        ],
-    )
-    if trajectory.state in (TrajectoryState.FINISHED, TrajectoryState.UNSCORED):
-        correct = None if trajectory.state is TrajectoryState.UNSCORED else int(bool(outcome.correct))
-        terms = json.dumps({name: asdict(verdict) for name, verdict in outcome.terms.items()})
-        connection.execute(
-            "UPDATE trajectories SET state = ?, finished_iteration = ?, finish_reason = ?, reward = ?, correct = ?,"
-            " terms = ? WHERE id = ? AND state = 'Unfinished'",
-            [
-                *(trajectory.state.value, iteration, trajectory.finish_reason, trajectory.reward, correct),
-                *(terms, trajectory.id),
-            ],
-        )

@@ -1,5 +1,6 @@
 """A server's answer while it streams in: its samples so far, and which of them repeat themselves. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tandem_api.trajectory import Trajectory
@@ -27,7 +28,9 @@ class PartialSample:
     """What has come of one sample so far."""
 
     trajectory: Trajectory
-    watch: RepeatWatch | None
+    rule: RepeatRule | None
+    watch: RepeatWatch | None = None
+    """Made when something comes: what waits in a server's queue needs none."""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -39,10 +42,18 @@ class PartialSample:
             return  # what the server had sampled before it heard of it
         if self.finish_reason is not None:
             raise UnknownSample(f"tokens came after a finish reason, {self.finish_reason}")
-        excess = self.watch.first_excess(part.token_ids) if self.watch is not None else None
+        excess = self._first_excess(part.token_ids)
         self.token_ids += part.token_ids[:excess]
         self.logprobs += part.logprobs[:excess]
         self.finish_reason = part.finish_reason if excess is None else FinishReason.REPEAT
+
+    def _first_excess(self, token_ids: Sequence[int]) -> int | None:
+        """Return how many of these tokens come before the response repeats itself; None where it does not."""
+        if self.rule is None:
+            return None
+        if self.watch is None:  # it knows the response so far
+            self.watch = RepeatWatch(self.rule, self.trajectory.last_response_token_ids(self.rule.window_tokens))
+        return self.watch.first_excess(token_ids)
 
     def take(self) -> Piece:
         """Return what there is, as aborted where it has not ended."""
@@ -56,7 +67,7 @@ class PartialAnswer:
     rest when the request has."""
 
     def __init__(self, ask: Ask, rule: RepeatRule | None) -> None:
-        self._samples = [PartialSample(trajectory, _watch(rule, trajectory)) for trajectory in ask.trajectories]
+        self._samples = [PartialSample(trajectory, rule) for trajectory in ask.trajectories]
 
     @property
     def is_complete(self) -> bool:
@@ -94,8 +105,3 @@ class PartialAnswer:
     def take_rest(self) -> tuple[Piece, ...]:
         """Return what was not taken yet. What has not ended is aborted."""
         return tuple(sample.take() for sample in self._samples if not sample.is_taken)
-
-
-def _watch(rule: RepeatRule | None, trajectory: Trajectory) -> RepeatWatch | None:
-    """Return a watch that knows the response so far."""
-    return None if rule is None else RepeatWatch(rule, trajectory.response_token_ids)

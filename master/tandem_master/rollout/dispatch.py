@@ -93,6 +93,9 @@ class Dispatcher:
                 watching.cancel()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
+        finally:
+            for exchange in tuple(self._exchanges):  # whose task was cancelled before it began
+                await exchange.close()
 
     def _push(self, errands: Iterable[Errand]) -> None:
         if not self._ending.has_struck:
@@ -113,7 +116,15 @@ class Dispatcher:
                 return
             self._waiting.pop()
             self._server_of_group[group] = seats.station.server
-            self._start(f"ask {seats.station.server}", self._attend(errand, seats))
+            self._send(errand, seats)
+
+    def _send(self, errand: Errand, seats: Seats) -> None:
+        """Send a request to where it has its seats, and have a task attend to what comes."""
+        station = seats.station
+        exchange, was_ahead = self._ahead.take(station.server, errand.ask)
+        self._exchanges.add(exchange)
+        station.losing[exchange] = lambda: exchange.lose("has left the job")
+        self._start(f"ask {station.server}", self._attend(errand, seats, exchange, is_free=was_ahead))
 
     async def _until_changed(self) -> None:
         """Wait until there may be something to send. Errors: RolloutError where nothing happens for too long."""
@@ -144,22 +155,23 @@ class Dispatcher:
         if not self._num_busy:
             self._pool.changed.set()
 
-    async def _attend(self, errand: Errand, seats: Seats) -> None:
+    async def _attend(self, errand: Errand, seats: Seats, exchange: Exchange, *, is_free: bool) -> None:
         """Hand on each sample of a request when it has ended, and the rest when the request has."""
         station = seats.station
-        exchange, was_ahead = self._ahead.take(station.server, errand.ask)
-        self._exchanges.add(exchange)
-        station.losing[exchange] = lambda: exchange.lose("has left the job")
         try:
             while ended := await exchange.ended_samples():
                 self._pool.give_back(seats, len(ended))
-                self._start("deliver", self._hand_on(ended))
+                self._send_what_fits()  # at once: a turn of the event loop may be long
+                if seats.num_samples:
+                    self._start("deliver", self._hand_on(ended))
+                else:
+                    await self._hand_on(ended)
         finally:
             await exchange.close()
             del station.losing[exchange]
             self._exchanges.remove(exchange)
             self._pool.give_back(seats, seats.num_samples)
-        await self._conclude(errand, station, exchange, is_free=was_ahead)
+        await self._conclude(errand, station, exchange, is_free=is_free)
 
     async def _conclude(self, errand: Errand, station: Station, exchange: Exchange, *, is_free: bool) -> None:
         """Take in what is left of a request that is over, and have it go on where it has not ended."""

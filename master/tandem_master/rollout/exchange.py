@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
+from itertools import count
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.answer import Part, PartialAnswer, UnknownSample
@@ -14,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0
 """Time that a server gets to send what it has sampled of a request that it was told to end."""
+OF_THIS_PROCESS = secrets.token_hex(8)
+"""Tells its requests from those of a master that was there before."""
+NUMBERS = count()
 
 
 class Exchange:
@@ -23,7 +27,7 @@ class Exchange:
         self.server = server
         self.ask = ask
         self.answer = PartialAnswer(ask, api.repeats)
-        self.name = secrets.token_hex(8)
+        self.name = f"{OF_THIS_PROCESS}-{next(NUMBERS)}"
         """What the server knows the request by."""
         self.failure: ServerUnavailable | RolloutError | None = None
         """Why it is over before its time, where nobody here has ended it."""
@@ -62,6 +66,9 @@ class Exchange:
 
     async def close(self) -> None:
         """Close the connection: a server ends a request whose client has gone."""
+        if self._reading.done() and self._ending is None and not self._reading.cancelled():
+            self._reading.exception()  # looked at, as below: what ended it is `failure`
+            return
         tasks = [self._reading, *([self._ending] if self._ending is not None else [])]
         for task in tasks:
             task.cancel()

@@ -10,7 +10,8 @@ from typing import Any
 
 from tandem_api.history import PhaseEnd
 from tandem_api.trajectory import Trajectory, TrajectoryState
-from tandem_master.buffer.store import IterationTotals, Outcome
+from tandem_master.buffer.outcome import Outcome
+from tandem_master.buffer.store import IterationTotals
 from tandem_master.garbage import kept_aside
 from tandem_master.grouped import Grouped
 from tandem_master.rewards.scoring import Score

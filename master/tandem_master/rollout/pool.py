@@ -26,6 +26,8 @@ PROBATION_SECONDS = 15.0
 MOST_AHEAD = 0.1
 """How much fuller than the emptiest a server may be, as a share of itself, to be taken for the prefix that it holds:
 to read a prefix again costs less than to wait."""
+STALE_SHARE, LEAST_NOTED = 4, 256
+"""Ranks that are noted for each server, and besides: so many, most of them stale, are made anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -197,8 +199,10 @@ class ServerPool:
 
     def give_back(self, seats: Seats, num_samples: int) -> None:
         """Give the seats of so many samples back, and with the last one what these shared."""
+        if num_samples == 0:
+            return
         station, need = seats.station, seats.need
-        are_last = 0 < num_samples == seats.num_samples
+        are_last = num_samples == seats.num_samples
         seats.num_samples -= num_samples
         station.outstanding -= num_samples
         station.reserved_tokens -= num_samples * need.num_own + (need.num_shared if are_last else 0)
@@ -213,8 +217,8 @@ class ServerPool:
 
     def _roomiest(self, avoid: frozenset[str]) -> Station | None:
         """Return the server that is asked next: the first by rank of the best kind that there is."""
-        stations = self._stations.values()
-        if avoid or any(station.failed_at is not None for station in self._failed):
+        if avoid or (self._failed and any(station.failed_at is not None for station in self._failed)):
+            stations = self._stations.values()
             return min(stations, key=lambda one: (_last_resort(one, avoid), one.rank), default=None)
         while self._by_rank:
             rank, _, station = self._by_rank[0]
@@ -224,7 +228,12 @@ class ServerPool:
         return None
 
     def _rank(self, station: Station) -> None:
-        """Take note of a new rank. What was noted before is passed over when it comes to the top."""
+        """Take note of a new rank. What was noted before is passed over when it comes to the top, or left out once most
+        of what was noted is of that kind.
+        """
+        if len(self._by_rank) > STALE_SHARE * len(self._stations) + LEAST_NOTED:
+            self._by_rank = [(one.rank, next(self._numbers), one) for one in self._stations.values()]
+            heapq.heapify(self._by_rank)
         heapq.heappush(self._by_rank, (station.rank, next(self._numbers), station))
 
     def _preferred(self, server: str | None, ask: Ask, avoid: frozenset[str]) -> Station | None:

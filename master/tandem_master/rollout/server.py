@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from msgspec import DecodeError, Struct, json
 
 from tandem_master.errors import RolloutError
 from tandem_master.rollout.answer import Part
 from tandem_master.rollout.repeats import RepeatRule
 from tandem_master.rollout.segments import Ask, FinishReason
+from tandem_master.rollout.silence import Silence
 
 SILENCE_SECONDS = 600.0
 """Deadline of each part of an answer. The answer as a whole has none of its own: it may be as long as its tokens."""
@@ -30,50 +30,43 @@ class ServerUnavailable(Exception):  # noqa: N818 - not an error of the run yet:
     """This server did not answer; another one may."""
 
 
-class ChunkLogprobs(BaseModel):
+class ChunkLogprobs(Struct, frozen=True, gc=False):
     """Log-probabilities as vLLM reports them; other fields of its answer are of no use here."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     token_logprobs: tuple[float, ...]
 
 
-class ChunkChoice(BaseModel):
+class ChunkChoice(Struct, frozen=True, gc=False):
     """What has come of one sample."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     index: int
     token_ids: tuple[int, ...]
     logprobs: ChunkLogprobs
     finish_reason: FinishReason | None = None
 
-    @model_validator(mode="after")
-    def _as_many_logprobs_as_tokens(self) -> Self:
+    def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs.token_logprobs):
             raise ValueError(f"{len(self.token_ids)} tokens, {len(self.logprobs.token_logprobs)} log-probabilities")
-        return self
 
     @property
     def part(self) -> Part:
         return Part(self.token_ids, self.logprobs.token_logprobs, self.finish_reason)
 
 
-class ChunkError(BaseModel):
+class ChunkError(Struct, frozen=True, gc=False):
     """Why a stream does not go on."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     message: str = ""
 
 
-class Chunk(BaseModel):
-    """One event of a stream."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class Chunk(Struct, frozen=True, gc=False):
+    """One event of a stream. All of a job's tokens come in such events, so they are read by a compiled decoder."""
 
     choices: tuple[ChunkChoice, ...] = ()
     error: ChunkError | None = None
+
+
+CHUNKS = json.Decoder(Chunk)
 
 
 class ServerLost(ServerUnavailable):
@@ -94,6 +87,7 @@ class CompletionApi:
     """When a response is stopped because it repeats itself; None: never."""
     heard: Callable[[], None] = lambda: None
     """Called whenever something was sampled."""
+    silence: Silence = field(default_factory=lambda: Silence(SILENCE_SECONDS))
 
     async def take_in(self, server: str, ask: Ask, name: str, take: Take) -> None:
         """Send a request under `name`, and hand on what streams in, up to the stream's end or until nothing more is
@@ -104,19 +98,16 @@ class CompletionApi:
         body = request_body(ask, self.temperature)
         try:
             async with (
-                asyncio.timeout(SILENCE_SECONDS) as silence,
+                self.silence.limited() as heard,
                 self.client.stream(
                     "POST", f"{server}/v1/completions", json=body, headers={REQUEST_ID: name}
                 ) as response,
             ):
                 await _check(server, response)
-                clock, heard_at = asyncio.get_running_loop().time, 0.0
                 async for line in response.aiter_lines():
-                    if (now := clock()) > heard_at + 1.0:  # a timer for each line would cost more than the line
-                        heard_at = now
-                        silence.reschedule(now + SILENCE_SECONDS)
-                    field, _, event = line.partition(": ")
-                    if field == "data" and event != END_OF_STREAM and not self._hand_on(server, event, take):
+                    heard()
+                    kind, _, event = line.partition(": ")
+                    if kind == "data" and event != END_OF_STREAM and not self._hand_on(server, event, take):
                         return
         except httpx.TransportError as error:
             raise ServerLost(f"{server}: {type(error).__name__} {error}".rstrip()) from error
@@ -181,11 +172,9 @@ async def _check(server: str, response: httpx.Response) -> None:
 
 def _parse(server: str, event: str) -> Chunk:
     try:
-        chunk = Chunk.model_validate_json(event)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RolloutError(f"{server}: its answer cannot be used: {where}: {first['msg']}") from error
+        chunk = CHUNKS.decode(event)
+    except DecodeError as error:
+        raise RolloutError(f"{server}: its answer cannot be used: {error}") from error
     if chunk.error is not None:
         raise ServerUnavailable(f"{server}: {chunk.error.message[:200]}")
     return chunk

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 
 from tandem_api.trajectory import Trajectory
-from tandem_master.buffer.store import Marks
+from tandem_master.buffer.outcome import Marks
 from tandem_master.data.catalogue import open_groups
 from tandem_master.rewards.group import length_weight, rewards_with_length
 from tandem_master.run import Run
