@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-AT_ONCE = 16
+AT_ONCE = 4
 """Tasks that are told in one turn of the event loop: all of a large group would hold up everybody else."""
 
 T = TypeVar("T")

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SECONDS = 0.0005
-"""Python's own 5 ms are what an answer may take in all. Threads that write and decode mostly run without the
-interpreter, so that more frequent turns cost next to nothing."""
+SECONDS = 0.002
+"""Python's own 5 ms are what an answer may take in all. Half a millisecond is no better: threads that write and decode
+mostly run without the interpreter, and each turn costs."""
 
 
 @contextmanager

@@ -158,10 +158,11 @@ async def planned(run: Run, iteration: int) -> AsyncIterator[Ahead]:
     What waits for an answer at the end of the context is cancelled.
     """
     await Sieve(run, iteration).sift_all()
-    unfinished = await asyncio.to_thread(run.buffer.unfinished)
     ending = Ending()
     api = CompletionApi(run.client, run.spec.recipe.temperature, run.repeat_rule, ending.heard)
-    ahead = Ahead(api, _asks(run, unfinished, iteration), ending)
+    with kept_aside():
+        unfinished = await asyncio.to_thread(run.buffer.unfinished)
+        ahead = Ahead(api, _asks(run, unfinished, iteration), ending)
     try:
         with kept_aside(), short_turns():
             yield ahead
