@@ -85,8 +85,8 @@ bench-learning: install ## Show what is learnt: objectives, length reward, sampl
 	$(BIN)/python benchmarks/learning.py --quick --real mirror_descent --real reinforce --real grpo \
 	  --json build/learning.json --docs docs/results.md
 
-bench-master: install ## Load the master with 100,000 live trajectories (about 2 minutes)
-	$(BIN)/python benchmarks/master.py --quick --json build/master.json
+bench-master: install ## Load the master with 100,000 live trajectories, and write docs/results.md (about 3 minutes)
+	$(BIN)/python benchmarks/master.py --json build/master.json --docs docs/results.md
 
 bench-rollout: install ## Measure what partial rollouts gain, and write its section of docs/results.md (about 20 minutes)
 	$(BIN)/python benchmarks/rollout.py --json build/rollout.json --docs docs/results.md

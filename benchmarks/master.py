@@ -1,6 +1,6 @@
 """Load the master with many trajectories.
 
-    python benchmarks/master.py [--quick] [--json OUT] [--only PART ...]
+    python benchmarks/master.py [--quick] [--json OUT] [--only PART ...] [--docs docs/results.md]
 
 The master's own code is measured, from the lines of a server's stream to the buffer on disk and the request to the
 trainer: plan, dispatch, pool, parsing, reward (a built-in rule), group commits in SQLite, complete groups, batch,
@@ -16,8 +16,10 @@ Figures, with 100,000 live trajectories besides those that finish; first 2,000 f
 then others finish as fast as it goes:
   `finished_per_second`: sampled, scored, durable, batched, sent to the trainer and committed; `sampled_per_second`,
   `batched_per_second`: of the two halves
+then, apart from the rest, the same answers over HTTP on loopback, from a process of its own, 64 at once:
+  `http_cpu_ms`: CPU time of the master for a request; `http_requests_per_second`
 
-One run. A part that fails is named under `failed`, and the exit code is 1.
+One run; medians of rounds over HTTP. A part that fails is named under `failed`, and the exit code is 1.
 """
 
 import os.path
@@ -29,9 +31,13 @@ if __name__ == "__main__":
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from benchmarks.master_bench import page
 from benchmarks.master_bench.measure import measure_live
+from benchmarks.master_bench.over_http import measure_over_http
+from benchmarks.page import put_section
 from benchmarks.report.document import document_of, publish
 from benchmarks.report.options import option_parser
 from benchmarks.report.parts import Report
@@ -40,9 +46,10 @@ from benchmarks.report.result import Result
 Part = Callable[[bool], Result]
 PARTS: Mapping[str, Part] = {
     "live": lambda quick: measure_live(quick=quick),
+    "http": lambda quick: measure_over_http(quick=quick),
 }
 """By name, in the order in which they are measured."""
-PACKAGES = ("pydantic", "numpy", "tokenizers")
+PACKAGES = ("pydantic", "msgspec", "httpx", "numpy", "tokenizers")
 
 
 def run(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
@@ -58,8 +65,15 @@ def run(names: Sequence[str], *, quick: bool) -> dict[str, Any]:
 def main() -> int:
     """Measure, print the figures, write them down; 1 where a part has failed."""
     parser = option_parser("load the master with many trajectories", quick="fewer trajectories finish", parts=PARTS)
+    parser.add_argument("--docs", type=Path, metavar="PAGE", help="write the section of this page, from both parts")
     options = parser.parse_args()
-    return publish(run(options.only, quick=options.quick), options.json)
+    if options.docs and options.only:
+        parser.error("--docs wants both parts: leave out --only")
+    result = run(options.only, quick=options.quick)
+    code = publish(result, options.json)
+    if options.docs and not result["failed"]:
+        put_section(options.docs, page.NAME, page.section(result))
+    return code
 
 
 if __name__ == "__main__":
