@@ -26,7 +26,7 @@ WORDS = """
 
 {cpus} CPU cores (load {load:.1f} before), Python {python}, SQLite {sqlite}. {live:,} trajectories are live all the
 time, each with a prompt of {prompt_tokens} tokens and {fewest} to {most} of its response; others finish with
-{new_tokens} X
+{new_tokens} more, first at a pace, {decisions:,} of them, then as fast as it goes. {servers} servers, {seats:,} seats,
 answer in the master's own process with ready-made lines of vLLM's stream: everything above the HTTP client is what a
 job runs, the client and the network are not there. One run.
 
