@@ -10,6 +10,7 @@ import pytest
 
 from tandem_api.trajectory import TrajectoryState
 from tandem_master.buffer.outcome import Outcome
+from tandem_master.buffer.rows import pack_tokens, unpack_tokens
 from tandem_master.buffer.store import Buffer, open_buffer
 from tandem_master.errors import BufferStateError
 from tandem_master.retention import Retention
@@ -328,3 +329,8 @@ def test_a_trajectory_that_comes_twice_in_one_record_is_written_once(buffer: Buf
 
     (item,) = buffer.unfinished()
     assert item.segments == (segment(0, 3),)
+
+
+@pytest.mark.parametrize("token_ids", [(), (0, 151_999, 7), (1, 2**31 - 1), (-1, 3)])
+def test_whatever_token_ids_were_written_come_back(token_ids: tuple[int, ...]) -> None:
+    assert unpack_tokens(pack_tokens(token_ids)) == token_ids

@@ -9,6 +9,8 @@ from tandem_api.trajectory import TokenSegment, Trajectory, TrajectoryState
 
 TOKEN_DTYPE = np.dtype("<i4")
 LOGPROB_DTYPE = np.dtype("<f8")
+MOST_SHARED = 1 << 22
+"""Token ids that may be kept: more than any vocabulary has, and no more memory than a wrong id is worth."""
 
 TRAJECTORY_COLUMNS = "id, group_id, problem_id, prompt_token_ids, state, finish_reason, reward"
 SEGMENT_COLUMNS = "trajectory_id, generation, token_ids, logprobs"
@@ -35,8 +37,12 @@ class _Tokens:
 
     def unpack(self, token_ids: np.ndarray) -> tuple[int, ...]:
         """Return integers for an int32 array."""
-        known = self._ids
-        if token_ids.size and (largest := int(token_ids.max())) >= len(known):
+        if not token_ids.size:
+            return ()
+        known, largest = self._ids, int(token_ids.max())
+        if largest >= MOST_SHARED or token_ids.min() < 0:
+            return tuple(token_ids.tolist())
+        if largest >= len(known):
             # Those that are known stay the same objects. Threads that do this at once differ in nothing that counts.
             known = np.concatenate([known, np.arange(len(known), 2 * largest + 1).astype(object)])
             self._ids = known
